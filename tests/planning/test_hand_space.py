@@ -40,6 +40,15 @@ def test_the_axes_are_the_worlds_once_the_base_is_known():
     assert torch.allclose(moved, torch.tensor([0.0, -0.05, 0.0], dtype=torch.float64), atol=1e-4)
 
 
+def test_a_fourth_number_closes_the_hand_by_a_share_of_its_way():
+    steps = torch.zeros(1, 3, 4, dtype=torch.float64)
+    steps[0, :, 3] = torch.tensor([-5.0, 5.5, 9.0])
+    joints, there, here = wrist_moves(HandSpaceSolver(SMALL, iterations=10, closing=0.3), steps)
+    fingers = torch.tensor([KINEMATICS.grip.opened, KINEMATICS.grip.closed], dtype=torch.float64)
+    assert torch.allclose(joints[0, [0, 2], 7:], fingers)
+    assert torch.allclose(there.wrist, here.wrist.expand_as(there.wrist), atol=1e-4)
+
+
 def test_joints_never_leave_their_limits_even_where_the_hand_can_not_go():
     steps = torch.full((4, 3, 3), 0.6, dtype=torch.float64)
     joints, _, _ = wrist_moves(HandSpaceSolver(SMALL), steps)

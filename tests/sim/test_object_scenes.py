@@ -43,6 +43,14 @@ def test_one_seed_is_one_recording(pushes):
         np.testing.assert_array_equal(again[name], pushes[name])
 
 
+def test_grasps_lift_an_object_and_its_points_go_with_the_hand():
+    track = record_pushes(SEED + 1, PushConfig(frames=9, grasps=1.0))
+    heights = track["object_positions"][..., 2] - track["object_positions"][:1, :, 2]
+    lifted = np.nan_to_num(heights).max(axis=0).argmax()
+    assert np.nanmax(heights) > 0.03
+    assert np.ptp(track["points"][:, lifted], axis=0).max() > 5.0
+
+
 def test_a_centre_is_visible_where_the_picture_shows_its_object(simulation):
     simulation.move(simulation.joint_targets, 0.3)
     points, rng = Points(simulation, np.random.default_rng(0)), np.random.default_rng(1)

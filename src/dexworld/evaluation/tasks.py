@@ -23,7 +23,7 @@ from dexworld.evaluation.ledger import Ledger
 from dexworld.evaluation.runner import Played, play
 from dexworld.models.reference import REFERENCE
 from dexworld.models.world_model import BFloat16Rollouts, CheckedRollouts, WorldModel, load_world_model
-from dexworld.planning.policies import POLICIES, PolicySetup, make_policy
+from dexworld.planning.policies import POLICIES, PolicySetup, comparable, make_policy
 from dexworld.planning.presets import PlannerOptions
 from dexworld.robots.environment import Environment
 from dexworld.sim.kitchen.kitchen_env import KitchenEnv
@@ -135,7 +135,7 @@ def summarise(outcomes: list[EpisodeOutcome], rejections: Counter) -> dict[str, 
         figures[f"{prefix}low"] = rate.low if rate else None
         figures[f"{prefix}high"] = rate.high if rate else None
         figures[f"{prefix}n"] = len(results)
-    for name in ("do_nothing", "random", "kinematics_only"):
+    for name in ("do_nothing", "random", "kinematics_only", "no_subgoals"):
         pairs = [(each.played[OURS].success, each.played[name].success) for each in outcomes if name in each.played]
         figures[f"p_against_{name}"] = float(mcnemar(*np.array(pairs, bool).T)) if pairs else None
     ours = [outcome.played[OURS] for outcome in outcomes]
@@ -207,7 +207,7 @@ def _play_all(episode: TaskEpisode, with_simulator: bool, config: TasksConfig) -
     environment = KitchenEnv(backend=config.backend)
     model, more = _model(config.checkpoint), {"planning": config.planning, "expert_moves": episode.expert_moves}
     setup = policy_setup(episode.task, model, config.planner, environment, f"{episode.task} {episode.seed}", **more)
-    names = [name for name in POLICIES if with_simulator or name != "true_simulator"]
+    names = [name for name in POLICIES if comparable(name, setup) and (with_simulator or name != "true_simulator")]
     reset = {"episode": episode}
     try:
         played = {name: play(make_policy(name, setup), environment, episode.seed, reset) for name in names}

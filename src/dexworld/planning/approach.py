@@ -46,7 +46,7 @@ class Approach:
         tips = transform_points(scene.world_from_base, keypoints[list(TIPS[1:4])]).mean(dim=0)
         share = points.weights / points.weights.sum().clamp_min(1e-9)
         both = torch.stack([(share @ pixels), (share @ points.wanted)])
-        (start, end), hand = _at_height(scene, both, tips[2] + _ABOVE_TIPS)[:, :2], tips[:2]
+        (start, end), hand = at_height(scene, both, tips[2] + _ABOVE_TIPS)[:, :2], tips[:2]
         ahead = functional.normalize(end - start, dim=0)
         across = torch.stack([-ahead[1], ahead[0]])
         drawn = torch.rand((2, self.count, 1), generator=generator).to(tips)
@@ -61,7 +61,7 @@ class Approach:
         return (way + uneven).nan_to_num(0.0, 0.0, 0.0)
 
 
-def _at_height(scene: Scene, pixels: Tensor, height: Tensor) -> Tensor:
+def at_height(scene: Scene, pixels: Tensor, height: Tensor) -> Tensor:
     """Where rays through pixels (N, 2) meet the plane at a height, (N, 3) metres, world."""
     rays = torch.cat([pixels, torch.ones_like(pixels[:, :1])], dim=-1) @ torch.linalg.inv(scene.intrinsics).T
     rays, eye = rays @ scene.world_from_camera[:3, :3].T, scene.world_from_camera[:3, 3]

@@ -24,13 +24,15 @@ class HandSpaceSolver:
     """A `Solver` whose candidates are translations of the hand.
 
     solver: searches over (T, 3) displacements per step, metres. std: of every step along the world's x, y and z.
-    farthest: bound of one step's displacement along each axis. iterations: of the inverse kinematics.
+    farthest: bound of one step's displacement along each axis. closing: std of a fourth number a step, the share that
+    the hand closes by, for robots with a `grip`; 0 leaves the fingers alone. iterations: of the inverse kinematics.
     robot, world_from_base: whose hand, and the (3, 3) rotation of its base; given by `bind`.
     """
 
     solver: Solver
     std: tuple[float, float, float] = (0.07, 0.07, 0.02)
     farthest: float = 0.2
+    closing: float = 0.0
     iterations: int = 5
     robot: Robot | None = None
     world_from_base: Tensor | None = None
@@ -52,8 +54,10 @@ class HandSpaceSolver:
         proposals: Tensor | None = None,
     ) -> Plan:
         """Search around `initial.mean` (T, J), whose std is not used; of `proposals` the hand's translations count."""
-        std = initial.mean.new_tensor(self.std).expand(len(initial.mean), 3)
-        space = initial.mean.new_tensor([[-self.farthest, self.farthest]] * 3)
+        closes = self.closing > 0 and self.robot is not None and self.robot.grip is not None
+        numbers = (*self.std, self.closing) if closes else self.std
+        std = initial.mean.new_tensor(numbers).expand(len(initial.mean), -1)
+        space = initial.mean.new_tensor([[-self.farthest, self.farthest]] * 3 + [[-1.0, 1.0]] * closes)
 
         def decode(displacements: Tensor) -> Tensor:
             return self.joints(initial.mean, bounds, displacements)
@@ -74,23 +78,40 @@ class HandSpaceSolver:
     def joints(self, reference: Tensor, bounds: Tensor, displacements: Tensor) -> Tensor:
         """Joint targets (N, T, J) that displace the hand of the reference plan (T, J), whose hand doesn't turn.
 
-        displacements: (N, T, 3) metres a step along the world's axes. Damped Gauss-Newton on wrist position and palm
-        rotation, all candidates at once. Raises ValueError before `bind`.
+        displacements: (N, T, 3) metres a step along the world's axes, and in a fourth column the share of its way that
+        the hand closes by. All candidates at once, by `hand_joints`. Raises ValueError before `bind`.
         """
         if self.robot is None or self.world_from_base is None:
             raise ValueError("a hand-space search needs a robot: call bind(robot, world_from_base) first")
-        offset = displacements.cumsum(dim=1) @ self.world_from_base.to(displacements)  # world axes to base axes
+        axes = self.world_from_base.to(displacements)
+        offset = displacements[..., :3].cumsum(dim=1) @ axes  # world axes to base axes
         pose = self.robot.forward(reference)
         wrist, rotation = pose.wrist + offset, pose.hand_rotation.expand(len(offset), -1, -1, -1)
-        joints = reference.expand(len(offset), -1, -1).clone()
-        damping = 1e-3 * torch.eye(6, dtype=joints.dtype, device=joints.device)
-        for _ in range(self.iterations):
-            residual, jacobian = _linearised(self.robot, joints, wrist, rotation)
-            gain = jacobian.transpose(-1, -2) @ torch.linalg.inv(jacobian @ jacobian.transpose(-1, -2) + damping)
-            step = (gain @ residual[..., None])[..., 0].clamp(-_LARGEST_STEP, _LARGEST_STEP)
-            arm = clamp(joints[..., self.robot.arm] + step, bounds[self.robot.arm])
-            joints = torch.cat([arm, joints[..., self.robot.fingers]], dim=-1)
-        return joints
+        joints = reference.expand(len(offset), -1, -1)
+        if displacements.shape[-1] > 3 and self.robot.grip is not None:
+            opened, closed = (reference.new_tensor(each) for each in (self.robot.grip.opened, self.robot.grip.closed))
+            fingers = joints[..., self.robot.fingers] + displacements[..., 3:].cumsum(dim=1) * (closed - opened)
+            between = torch.stack([torch.minimum(opened, closed), torch.maximum(opened, closed)], dim=-1)
+            fingers = clamp(fingers, between)
+            joints = torch.cat([joints[..., self.robot.arm], fingers], dim=-1)
+        return hand_joints(self.robot, joints, bounds, wrist, rotation, self.iterations)
+
+
+def hand_joints(
+    robot: Robot, joints: Tensor, bounds: Tensor, wrist: Tensor, rotation: Tensor, iterations: int
+) -> Tensor:
+    """Joints (..., J), found from `joints`, whose wrist is at (..., 3) and base_from_palm (..., 3, 3); fingers stay.
+
+    Damped Gauss-Newton within bounds (J, 2); where a pose is out of reach, it ends near it.
+    """
+    damping = 1e-3 * torch.eye(6, dtype=joints.dtype, device=joints.device)
+    for _ in range(iterations):
+        residual, jacobian = _linearised(robot, joints, wrist, rotation)
+        gain = jacobian.transpose(-1, -2) @ torch.linalg.inv(jacobian @ jacobian.transpose(-1, -2) + damping)
+        step = (gain @ residual[..., None])[..., 0].clamp(-_LARGEST_STEP, _LARGEST_STEP)
+        arm = clamp(joints[..., robot.arm] + step, bounds[robot.arm])
+        joints = torch.cat([arm, joints[..., robot.fingers]], dim=-1)
+    return joints
 
 
 def _linearised(robot: Robot, joints: Tensor, wrist: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor]:

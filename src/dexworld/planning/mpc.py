@@ -194,16 +194,7 @@ class MPCPolicy:
         scene, clamped = self.watch(observation)
         horizon = max(1, self.config.horizon - (self._steps if self.config.replan == "shrink" else 0))
 
-        initial = self._initial(scene, horizon)
-        bounds = self.robot.limits.to(scene.joint_targets)
-        start, kinematic = self._kinematic_start(initial, scene, bounds)
-        cost = self._cost_function(scene, self.objective)
-        proposals = self._proposals(initial) if start is not initial else self._approaches(scene, bounds, horizon)
-        if self.reached:
-            plan = _kept(cost, start)
-        else:
-            plan = self._solver(self.solver, scene).solve(cost, start, bounds, self._generator, proposals)
-
+        plan, cost, kinematic = self._search(scene, horizon)
         self.plan, self._cost = plan, cost
         self._steps += 1
         entry = PlanStatistics(
@@ -238,6 +229,17 @@ class MPCPolicy:
         scene, clamped = self._scene(observation)
         self._observe(observation, scene)
         return scene, clamped
+
+    def _search(self, scene: Scene, horizon: int) -> tuple[Plan, CandidateCost, Plan | None]:
+        """The plan, what judged it, and the cheap search before it, if any."""
+        initial = self._initial(scene, horizon)
+        bounds = self.robot.limits.to(scene.joint_targets)
+        start, kinematic = self._kinematic_start(initial, scene, bounds)
+        cost = self._cost_function(scene, self.objective)
+        proposals = self._proposals(initial) if start is not initial else self._approaches(scene, bounds, horizon)
+        if self.reached:
+            return _kept(cost, start), cost, kinematic
+        return self._solver(self.solver, scene).solve(cost, start, bounds, self._generator, proposals), cost, kinematic
 
     @property
     def points(self) -> Tensor | None:

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from dexworld.planning.controls import SIMULATOR_SEARCH, DoNothing, RandomTargets, Replay, TrueSimulator
 from dexworld.planning.mpc import MPCPolicy
-from dexworld.planning.presets import PlannerOptions, kinematics_only, task_preset
+from dexworld.planning.presets import SUBGOALS, PlannerOptions, kinematics_only, task_preset
 from dexworld.planning.protocols import Dynamics, Policy, Solver
 from dexworld.robots.environment import Environment, SimulatedEnvironment
 
@@ -33,10 +34,11 @@ class PolicySetup:
     expert_moves: np.ndarray | None = None
 
 
-def world_model(setup: PolicySetup) -> MPCPolicy:
-    """The planner with the world model."""
+def world_model(setup: PolicySetup, subgoals: bool = True) -> MPCPolicy:
+    """The planner with the world model; subgoals: whether it may use them where the task's preset has some."""
     dynamics = _dynamics(setup, "world_model")
-    preset = setup.planning.applied(task_preset(setup.planner, setup.task, hasattr(dynamics, "points")))
+    preset = task_preset(setup.planner, setup.task, hasattr(dynamics, "points"), subgoals)
+    preset = setup.planning.applied(preset)
     return preset.policy(dynamics, setup.environment.robot, seed=setup.seed, **setup.changes)
 
 
@@ -59,12 +61,20 @@ def _expert(setup: PolicySetup) -> Policy:
 
 POLICIES: dict[str, Callable[[PolicySetup], Policy]] = {
     "world_model": world_model,
+    "no_subgoals": partial(world_model, subgoals=False),
     "do_nothing": lambda setup: DoNothing(),
     "random": lambda setup: RandomTargets(setup.environment.robot, setup.seed),
     "kinematics_only": _kinematics_only,
     "true_simulator": _true_simulator,
     "expert": _expert,
 }
+
+
+def comparable(name: str, setup: PolicySetup) -> bool:
+    """Whether this policy differs from the others in this task: `no_subgoals` only where the planner has sub-goals."""
+    return name != "no_subgoals" or (
+        setup.task in SUBGOALS and setup.planner == "cpu" and hasattr(setup.dynamics, "points")
+    )
 
 
 def make_policy(name: str, setup: PolicySetup) -> Policy:

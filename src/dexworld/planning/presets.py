@@ -21,12 +21,14 @@ from dexworld.planning.objectives import JointLimits, KeypointPixels, LatentDist
 from dexworld.planning.point_goal import PointGoal
 from dexworld.planning.protocols import Dynamics, Solver
 from dexworld.planning.scene_colours import SceneColours
+from dexworld.planning.subgoals import TAKE_AND_PUT, Stage, SubgoalPolicy
 from dexworld.robots.robot import Robot
 
 # Radians, the spread of finger targets. Placing keeps the grip (the paper's value); grasping has to close the hand.
 FINGER_STD = {"reach": 0.1, "grasp": 0.3, "place": 0.01, "push": 0.05}
 # Harder tasks are planned as the task that they are nearest to; those of more moves look ahead the whole horizon.
 LIKE = {"pick_place": "place", "push_around": "push", "reach_clutter": "reach", "grasp_unseen": "grasp"}
+SUBGOALS = {"pick_place": TAKE_AND_PUT}
 _LONG = ("pick_place", "push_around")
 _PLACE_STD = (0.07, 0.07, 0.05)  # metres a step along the world's axes
 _PUSH_STD = (0.1, 0.1, 0.015)
@@ -35,11 +37,12 @@ PAPER_KEYPOINT_WEIGHT = 0.001  # mu, DexWM paper, section 4.4
 
 @dataclass(frozen=True)
 class PlannerPreset:
-    """An objective, a solver and the control loop around them."""
+    """An objective, a solver and the control loop around them; with `stages` over sub-goals."""
 
     objective: WeightedSum
     solver: Solver
     config: MPCConfig
+    stages: tuple[Stage, ...] = ()
 
     def policy(
         self,
@@ -52,7 +55,10 @@ class PlannerPreset:
     ) -> MPCPolicy:
         """A policy; `changes` replace fields of the MPC config."""
         config = replace(self.config, **changes)
-        return MPCPolicy(dynamics, robot, self.objective, self.solver, config, seed=seed, device=device)
+        parts = (dynamics, robot, self.objective, self.solver, config)
+        if self.stages:
+            return SubgoalPolicy(*parts, stages=self.stages, seed=seed, device=device)
+        return MPCPolicy(*parts, seed=seed, device=device)
 
 
 @dataclass(frozen=True)
@@ -131,13 +137,20 @@ def preset(name: str) -> PlannerPreset:
     return PRESETS[name]()
 
 
-def task_preset(name: str, task: str, points: bool = False) -> PlannerPreset:
+def task_preset(name: str, task: str, points: bool = False, subgoals: bool = True) -> PlannerPreset:
     """The planner preset `name` for `task` (of `FINGER_STD` or `LIKE`). Raises ValueError for an unknown name or task.
 
-    points: whether the world model follows points; `cpu` then pushes by them. `paper` changes nothing but the finger
+    points: whether the world model follows points; `cpu` then pushes by them, and picks and places by them over
+    sub-goals. subgoals: False leaves those out, for comparison. `paper` changes nothing but the finger
     spread of placing. With `cpu`, placing and pushing search over straight hand translations: what is held or pushed
     needs a hand that does not turn, and nine numbers need fewer roll-outs than 69.
     """
+    if task in SUBGOALS and name == "cpu" and points:
+        config = MPCConfig(replan="fixed", model=ModelConfig(contact_deadband=False))
+        if subgoals:
+            solver = CEM(96, elites=8, iterations=4, momentum=0.1, std_floor=0.1)
+            return PlannerPreset(point_objective(), solver, config, SUBGOALS[task])
+        return PlannerPreset(point_objective(), hand_space(_PLACE_STD, samples=128, closing=0.4), config)
     if task in LIKE:
         nearest = task_preset(name, LIKE[task], points)
         if task == "pick_place" and name == "cpu":  # its goal picture has the hand out of the way
@@ -160,9 +173,10 @@ def task_preset(name: str, task: str, points: bool = False) -> PlannerPreset:
     return replace(chosen, objective=push_objective(), solver=hand_space(_PUSH_STD, samples=48), config=config)
 
 
-def hand_space(std: tuple[float, float, float], samples: int, iterations: int = 4) -> Solver:
-    """CEM over straight hand translations with `std` metres a step along the world's axes."""
-    return HandSpaceSolver(CEM(samples, elites=6, iterations=iterations, momentum=0.1, std_floor=0.1), std)
+def hand_space(std: tuple[float, float, float], samples: int, iterations: int = 4, closing: float = 0.0) -> Solver:
+    """CEM over straight hand translations with `std` metres a step along the world's axes; see `HandSpaceSolver`."""
+    solver = CEM(samples, elites=6, iterations=iterations, momentum=0.1, std_floor=0.1)
+    return HandSpaceSolver(solver, std, closing=closing)
 
 
 def push_objective() -> WeightedSum:

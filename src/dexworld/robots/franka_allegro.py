@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dexworld.hands import RIGHT
-from dexworld.robots.robot import HandPose, Robot, right_hand_pose, spheres
+from dexworld.robots.robot import Grip, HandPose, Robot, right_hand_pose, spheres
 
 Vector = tuple[float, float, float]
 Quaternion = tuple[float, float, float, float]
@@ -101,6 +101,10 @@ HAND: tuple[Finger, ...] = (
 
 # Arm, then hand: the order of every joint vector of this robot.
 JOINTS: tuple[Joint, ...] = (*ARM, *(joint for finger in HAND for joint in finger.joints))
+# From above, fingers to the left: of the poses that take things on a table the one that the arm reaches most of it in.
+OPEN_FINGERS = (0.0, 0.0, 0.1, 0.1) * 3 + (1.3, 0.3, 0.1, 0.1)
+CLOSED_FINGERS = (0.0, 1.2, 1.0, 0.8) * 3 + (1.396, 0.6, 0.7, 0.9)
+OVERHAND = ((0.563228, -0.74747, 0.352226), (-0.211967, 0.281306, 0.935915), (-0.798652, -0.601794, 0.0))
 _INDEX, _MIDDLE, _RING, _THUMB = range(4)
 # Spheres along lines between two of the arm's joints or its wrist (row 7): from, to, how many, radius.
 _ARM_SPHERES = ((2, 3, 4, 0.075), (3, 5, 9, 0.065), (5, 6, 3, 0.06), (6, 7, 3, 0.05))
@@ -130,6 +134,7 @@ class FrankaAllegro(Robot):
 
     joints = tuple(joint.name for joint in JOINTS)
     arm = slice(0, len(ARM))
+    grip = Grip(OVERHAND, (0.07, 0.0, 0.115), OPEN_FINGERS, CLOSED_FINGERS)
 
     def __init__(self, tips: TipConvention = "true") -> None:
         if tips not in ("true", "release"):

@@ -35,16 +35,30 @@ class HandPose:
     links: Tensor
 
 
+@dataclass(frozen=True)
+class Grip:
+    """How a hand takes things: world_from_palm, rows (3, 3); where they lie in it, metres from the wrist along the
+    palm's axes; the fingers' joint targets (F,), opened and closed.
+    """
+
+    world_from_palm: tuple[tuple[float, float, float], ...]
+    centre: tuple[float, float, float]
+    opened: tuple[float, ...]
+    closed: tuple[float, ...]
+
+
 class Robot(ABC):
     """A robot with a hand, as numbers and batched kinematics. It holds no state.
 
     joints: their names, in the order of every joint vector (J,). limits: (J, 2) float64, low and high. arm: the joints
-    that move the hand about; planners search them with the arm's spread and the others with the fingers'.
+    that move the hand about; planners search them with the arm's spread and the others with the fingers'. grip: how its
+    hand takes things; None if nobody said.
     """
 
     joints: ClassVar[tuple[str, ...]]
     arm: ClassVar[slice]
     limits: Tensor
+    grip: ClassVar[Grip | None] = None
 
     @property
     def fingers(self) -> slice:

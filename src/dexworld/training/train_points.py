@@ -148,7 +148,7 @@ class PointTask:
         for window in batch.found:
             maps = model.points.maps(window.latents.flatten(0, 1)).unflatten(0, window.latents.shape[:2])
             found = find_losses(model.points, window, maps, config) if "find" in config.parts else {}
-            if "movable" in config.parts:
+            if "movable" in config.parts and window is batch.found[-1]:
                 found["movable"] = movable_loss(model.points, window, maps)
             losses = {name: losses.get(name, 0.0) + value / len(batch.found) for name, value in found.items()}
             if config.consistency and window is batch.found[0]:
@@ -188,7 +188,10 @@ def find_losses(head: PointHead, window: Window, maps: Tensor, config: PointsTra
 
 
 def movable_loss(head: PointHead, window: Window, maps: Tensor) -> Tensor:
-    """Cross-entropy of whether what a window's first frame shows moves in it: what moves somewhere is movable."""
+    """Cross-entropy of whether what a window's first frame shows moves in it.
+
+    What moves somewhere is movable. Pairs teach it best: between their pictures nearly everything that can move does.
+    """
     pixels, inside, seen = points_of(window, head.image_size)
     looks = head.look(maps[:, 0], pixels[:, 0]).detach()
     moved = (((pixels - pixels[:, :1]).norm(dim=-1) > MOVED_PX) & inside).any(dim=1).float()
@@ -196,18 +199,23 @@ def movable_loss(head: PointHead, window: Window, maps: Tensor) -> Tensor:
     return (cost * seen[:, 0]).sum() / seen[:, 0].sum().clamp(min=1)
 
 
-def followed(model: DexWM, window: Window, jitter: Tensor | None = None) -> tuple[Forecast, Tensor, Tensor, Tensor]:
+def followed(
+    model: DexWM, window: Window, jitter: Tensor | None = None, hidden: bool = False
+) -> tuple[Forecast, Tensor, Tensor, Tensor]:
     """The forecast (M, T, E, 1) of the M points that a window's first frame shows, where they were and went
     (M, T + 1, 2), whether each step's place counts (M, T), and which of the Q points it is (M,). jitter: (B, 1, Q, 2)
-    pixels, moves a point's whole way.
+    pixels, moves a point's whole way. hidden: also of points that only a later frame shows: a hand hides what it holds.
     """
     pixels, inside, seen = points_of(window, model.config.image_size)
+    row, number = (inside[:, 0] & seen.any(dim=1) if hidden else seen[:, 0]).nonzero(as_tuple=True)
+    first = seen.long().argmax(dim=1)[row, number]  # the frame that tells what the point looks like
+    frames, place = torch.unique(row * seen.shape[1] + first, return_inverse=True)
     with torch.no_grad():
-        looks = model.points.look(model.points.maps(window.latents[:, 0]), pixels[:, 0])
-    row, number = seen[:, 0].nonzero(as_tuple=True)
+        maps = model.points.maps(window.latents.flatten(0, 1)[frames])
+        looks = model.points.look(maps, pixels.flatten(0, 1)[frames])[place, number]
     motion = model.condition(window.track).index(row)
     pixels = pixels if jitter is None else pixels + jitter
-    forecast = model.points.follow(looks[row, number][:, None], pixels[row, 0, number][:, None], motion)
+    forecast = model.points.follow(looks[:, None], pixels[row, 0, number][:, None], motion)
     counted = inside[:, 1:].long().cumprod(dim=1).bool()  # what has left the picture has left for good
     return forecast, pixels.transpose(1, 2)[row, number], counted.transpose(1, 2)[row, number], number
 
@@ -220,7 +228,7 @@ def follow_losses(model: DexWM, window: Window, config: PointsTrainConfig, index
     """
     pixels = window.track["points"][:, :1]
     noise = torch.randn(pixels.shape, generator=torch.Generator().manual_seed(index)).to(pixels)
-    forecast, places, counted, _ = followed(model, window, config.jitter_px * noise)
+    forecast, places, counted, _ = followed(model, window, config.jitter_px * noise, hidden=True)
     error = ((forecast.pixels[..., 0, :] - places[:, 1:, None]).square().sum(-1) + 1e-4).sqrt()  # (M, T, E)
     spread = forecast.spread[..., 0]
     unlikely = error.detach() / spread + 2.0 * spread.log()

@@ -108,6 +108,13 @@ class GraspPlan:
     lifted: np.ndarray
 
 
+def grasp_place(kind: str, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where an overhand grasp of an object of `kind` at `position` (3,) takes it: world (3,), and palm frame (3,)."""
+    # A hand lower than this would press its thumb into the counter.
+    target = np.array([*position[:2], max(position[2], COUNTER_TOP + 0.03)])
+    return target, np.array([_GRASP_DEPTH[kind], 0.0, 0.02])
+
+
 def plan_grasp(
     simulation: Simulation, kind: str, position: np.ndarray, lift: float = 0.12, slack: np.ndarray | None = None
 ) -> GraspPlan | None:
@@ -115,9 +122,8 @@ def plan_grasp(
 
     `slack` (3,) metres displaces the hand in the palm frame, for variety.
     """
-    offset = np.array([_GRASP_DEPTH[kind], 0.0, 0.02]) + (0 if slack is None else slack)
-    # A hand lower than this would press its thumb into the counter.
-    target = np.array([*position[:2], max(position[2], COUNTER_TOP + 0.03)])
+    target, offset = grasp_place(kind, position)
+    offset = offset + (0 if slack is None else slack)
     around = solve_arm(simulation, target, OVERHAND, offset)
     pre_grasp = solve_arm(simulation, target - PRE_GRASP_OFFSET, OVERHAND, offset, near=around.joints)
     lifted = solve_arm(simulation, target + np.array([0, 0, lift]), OVERHAND, offset, near=around.joints)

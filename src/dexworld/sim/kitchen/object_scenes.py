@@ -1,4 +1,4 @@
-"""Data that teaches objects: pushes in steps of a second, and pictures of one scene with its objects set down anew.
+"""Data that teaches objects: pushes and grasps in steps of a second, and pictures of one scene set down anew.
 
 Both carry tracked points on every object and on the counter, with whether the picture shows them.
 """
@@ -10,13 +10,24 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
-from dexworld.sim.kitchen.expert import FINGERS_OPEN, FINGERS_RAKE, RAKE_FACE, RAKE_HEIGHT, rake_rotation, solve_arm
+from dexworld.sim.kitchen.expert import (
+    FINGERS_CLOSED,
+    FINGERS_OPEN,
+    FINGERS_RAKE,
+    OVERHAND,
+    PRE_GRASP_OFFSET,
+    RAKE_FACE,
+    RAKE_HEIGHT,
+    grasp_place,
+    rake_rotation,
+    solve_arm,
+)
 from dexworld.sim.kitchen.explore import COLUMNS, random_fingers, random_target, recorded
 from dexworld.sim.kitchen.kitchen_scene import COUNTER_AREA, COUNTER_TOP, random_layout, random_spot
 from dexworld.sim.kitchen.kitchen_simulation import ARM, MAX_OBJECTS, Simulation
 from dexworld.sim.kitchen.objects import KINDS
 from dexworld.sim.kitchen.task_builders import AWAY_POSE, step
-from dexworld.sim.poses import heading, quaternion, turn_about_z
+from dexworld.sim.poses import heading, orient, quaternion, turn_about_z
 from dexworld.track import Track
 
 COUNTER_POINTS = 6
@@ -31,16 +42,18 @@ class PushConfig:
     """Recordings of pushes: one frame a second, as planning moves. Objects are pushed, nudged, dragged and toppled.
 
     frames: of an episode. straight: share of pushes along a line; the others are random translations of the hand.
-    aside: metres, spread of how far a push aims beside the object's centre.
+    aside: metres, spread of how far a push aims beside the object's centre. grasps: share of the times when an object
+    is not pushed but grasped from above, lifted, carried about and let go; many of these grasps miss.
     """
 
     frames: int = 16
     straight: float = 0.4
     aside: float = 0.02
+    grasps: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.frames < 2 or not 0 <= self.straight <= 1 or self.aside < 0:
-            raise ValueError(f"pushes need frames >= 2, straight in [0, 1] and aside >= 0, got {self}")
+        if self.frames < 2 or not 0 <= self.straight <= 1 or self.aside < 0 or not 0 <= self.grasps <= 1:
+            raise ValueError(f"pushes need frames >= 2, straight and grasps in [0, 1] and aside >= 0, got {self}")
 
 
 @dataclass(frozen=True)
@@ -151,6 +164,9 @@ _LABELS = (*COLUMNS, "object_kinds", "object_colours", "points", "points_visible
 def _push_moves(simulation: Simulation, rng: np.random.Generator, config: PushConfig) -> Iterator[np.ndarray]:
     """Joint targets (23,): above and behind an object, then moves that push it; or a random move."""
     while True:
+        if config.grasps and rng.random() < config.grasps:
+            yield from _grasp_moves(simulation, rng)
+            continue
         approach = _approach(simulation, rng, config.aside)
         if approach is None:
             here = simulation.joint_targets[ARM]
@@ -168,6 +184,39 @@ def _push_moves(simulation: Simulation, rng: np.random.Generator, config: PushCo
             palm, _ = simulation.palm_pose()
             arm = solve_arm(simulation, palm + shift.clip(-0.2, 0.2), rotation, near=simulation.joint_targets[ARM])
             yield np.concatenate([arm.joints, fingers])
+
+
+def _grasp_moves(simulation: Simulation, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Joint targets (23,): above an object, around it, closed, lifted, carried about, set down, opened, raised.
+
+    A third of the hands close beside the object or above it, and some lift without closing: grasps that fail teach
+    where they succeed. A random move where the arm can't reach.
+    """
+    index = int(rng.integers(len(simulation.objects)))
+    kind, position = simulation.layout.objects[index].kind, simulation.object_position(index)
+    target, offset = grasp_place(kind, position)
+    target += rng.normal(0, 1, 3) * (0.03 if rng.random() < 0.35 else 0.006)
+    target[2] = max(target[2], position[2] - 0.01, COUNTER_TOP + 0.03) + rng.uniform(0, 0.02)
+    rotation = orient(*(OVERHAND[:, axis] + rng.normal(0, 0.06, 3) for axis in (2, 0)))
+    here = simulation.joint_targets[ARM]
+    around = solve_arm(simulation, target, rotation, offset)
+    above = solve_arm(simulation, target - rng.uniform(0.6, 1.3) * PRE_GRASP_OFFSET, rotation, offset, around.joints)
+    if not (around.reachable and above.reachable) or np.abs(above.joints - here).max() > _LONGEST_TURN:
+        yield np.concatenate([random_target(simulation, rng, here), random_fingers(rng)])
+        return
+    opened = FINGERS_OPEN + np.abs(rng.normal(0, 0.04, len(FINGERS_OPEN)))
+    closing = rng.uniform(0.85, 1.0) if rng.random() < 0.9 else rng.uniform(0, 0.4)
+    closed = FINGERS_OPEN + closing * (FINGERS_CLOSED - FINGERS_OPEN) + rng.normal(0, 0.04, len(FINGERS_OPEN))
+    lift, carries = rng.uniform(0.04, 0.16), rng.normal(0, 1, (int(rng.integers(1, 4)), 3)) * [0.1, 0.1, 0.025]
+    shifts = np.cumsum([[*rng.normal(0, 0.02, 2), lift], *carries.clip(-0.2, 0.2)], axis=0)
+    shifts = np.vstack([shifts, [*shifts[-1, :2], rng.uniform(0, 0.03)]]).clip(min=[-1, -1, 0])
+    arms = [around.joints]
+    for shift in shifts:
+        arms.append(solve_arm(simulation, target + shift, rotation, offset, arms[-1]).joints)
+    raised = solve_arm(simulation, target + shifts[-1] - PRE_GRASP_OFFSET, rotation, offset, arms[-1]).joints
+    yield from (np.concatenate([arm, opened]) for arm in (above.joints, around.joints))
+    yield from (np.concatenate([arm, closed]) for arm in arms)
+    yield from (np.concatenate([arm, opened]) for arm in (arms[-1], raised))
 
 
 def _approach(
