@@ -118,7 +118,7 @@ class TruePoints:
 
     def __init__(self, head: PointHead, latents: Tensor) -> None:
         self.head, self.maps = head, head.maps
-        self.look, self.find, self.read = head.look, head.find, head.read
+        self.look, self.find, self.read, self.movable = head.look, head.find, head.read, head.movable
         self.map_size, self.image_size = head.map_size, head.image_size
         self.ends = head.maps(latents)  # (N, C, h, w)
 

@@ -74,6 +74,14 @@ def test_a_hand_that_is_not_there_says_nothing():
     torch.testing.assert_close(forecast.pixels[0], forecast.pixels[1])
 
 
+def test_a_hand_at_rest_moves_nothing():
+    model, place = head(lively=True), torch.tensor([[[60.0, 60.0]]])
+    looks = torch.randn(1, 1, model.config.channels)
+    rest, pushed = (model.follow(looks, place, straight((58.0, 60.0), by)).pixels for by in ((0.0, 0.0), (9.0, 0.0)))
+    torch.testing.assert_close(rest, place[:, None, None].expand_as(rest))
+    assert (pushed - place).norm(dim=-1).min() > 0.01
+
+
 def test_it_learns_that_a_hand_takes_along_what_it_touches():
     points = head(pieces=2, width=48, ensemble=1)
     optimiser = torch.optim.Adam(points.motion.parameters(), lr=3e-3)

@@ -41,6 +41,9 @@ class ToyPoints:
         same = (looks[:, None, :, :, None, None] == maps[:, :, None]).all(dim=3)
         return 50.0 * same, torch.where(same.flatten(3).any(-1), -1.0, 1.0)
 
+    def movable(self, looks):
+        return torch.where(looks[..., 2:] == 9.0, 5.0, -5.0)
+
     def read(self, logits):
         peak = logits.flatten(-2).argmax(-1)
         return torch.stack([(peak % MAP[1] + 0.5) * CELL, (peak // MAP[1] + 0.5) * CELL], dim=-1)
@@ -102,6 +105,12 @@ def test_what_the_hand_hides_at_the_start_is_before_its_fingers_on_the_way_to_it
     torch.testing.assert_close(way, (1 - AHEAD) * (TIPS - centre), atol=CELL, rtol=0)
 
 
+def test_counter_that_the_arm_uncovers_is_not_what_the_hand_hides():
+    start, goal = maps_of(object=[]), maps_of(object=[(30, 14)])
+    start.unflatten(0, MAP)[6:12, 8:18, 0] += 1000.0  # the arm, near the fingers
+    assert (((asked(start, goal).wanted / CELL).long() - torch.tensor([30, 14])).abs() <= 1).all()
+
+
 def test_a_goal_picture_in_which_nothing_moved_says_so(caplog):
     same = maps_of(object=[(20, 10)])
     with caplog.at_level(logging.WARNING):
@@ -115,6 +124,18 @@ def test_points_are_looked_for_in_every_new_frame():
     tracker = PointTracker(ToyPoints(), start, GoalPoints(pixels, pixels, torch.ones(1)))
     tracker.observe(maps_of(object=[(24, 10)]))
     torch.testing.assert_close(tracker.pixels, torch.tensor([[24.5, 10.5]]) * CELL)
+
+
+@pytest.mark.parametrize("expected", [None, [25.5, 10.5]])
+def test_points_that_hide_go_with_the_others(expected):
+    start = maps_of(object=[(20, 10)])
+    pixels = torch.tensor([[20.5, 10.5], [21.5, 10.5], [20.5, 11.5], [21.5, 11.5]]) * CELL
+    tracker = PointTracker(ToyPoints(), start, GoalPoints(pixels, pixels, torch.ones(4)))
+    tracker.expected = None if expected is None else pixels - pixels[:1] + torch.tensor(expected) * CELL
+    frame = maps_of(object=[(25, 10)])
+    frame.unflatten(0, MAP)[11, 26] = 77.0  # a finger is on the last one
+    tracker.observe(frame)
+    torch.testing.assert_close(tracker.pixels, pixels + torch.tensor([5.0, 0.0]) * CELL, atol=0.1, rtol=0)
 
 
 def rollout(pixels, spread):

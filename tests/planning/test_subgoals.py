@@ -55,7 +55,7 @@ class World(PointDynamics):
 
 def policy_in(world, **options):
     policy = SubgoalPolicy(world, ROBOT, point_objective(), CEM(48, 6, 3), MPCConfig(), **options)
-    policy.reset(image_of(START), goal_points=(world.first[None], (world.first + SHIFT)[None]))
+    policy.reset(goal_points=(world.first[None], (world.first + SHIFT)[None]))
     return policy
 
 
@@ -93,7 +93,7 @@ def test_what_is_seen_where_it_was_was_not_taken_and_is_tried_again():
 def test_the_next_goal_begins_when_one_is_reached():
     world = World()
     policy, later = policy_in(world), np.full_like(image_of(START), 9)
-    policy.reset(image_of(START), goal_points=(world.first[None], world.first[None] + 1.0), then=[later, later])
+    policy.reset(goal_points=(world.first[None], world.first[None] + 1.0), then=[later, later])
     world.encode = lambda images: (
         maps_of(object=[tuple(int(each) for each in (world.first + 40.0) // CELL)])
         if (images.float().mean() > 8)

@@ -209,6 +209,9 @@ class MPCPolicy:
             clamped=clamped,
         )
         self.statistics.append(entry)
+        if self._points is not None:
+            forecast = self.imagined.points
+            self._points.expected = None if forecast is None else forecast.pixels[0, 0].mean(dim=0)
         return self.robot.clamp(plan.actions[0]).cpu().numpy().astype(np.float64)
 
     def watch(self, observation: Observation) -> tuple[Scene, int]:

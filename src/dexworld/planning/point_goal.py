@@ -21,10 +21,12 @@ logger = logging.getLogger(__name__)
 LATE = TimeWeights(0.3)
 MOST_POINTS = 12  # of a goal picture
 QUERIES = 1000  # places of the goal picture that are looked for in the start picture: those that changed most
+_LEAST = 0.1  # of the best point's score, for a point to count
 MOVED_PX = 8.0  # a point that goes less far stands still
 FAINT = 0.00025  # a group of points that is less sure than this was not found
 _ALIKE_PX = (10.0, 30.0)  # points of one object move alike, and lie near each other
 AHEAD = 0.45  # how far on the way from the fingers to its goal a hidden object is taken to be
+_SEARCHED_PX = 25.0  # spread around where a point was or was expected, in which it is looked for
 _HIDDEN_PX = 20.0  # so near each other are points of an object that is hidden at the start
 _PUSHED_PX = 60.0  # from the fingers of a hand that hides it to where it should be; a Gaussian's spread
 _NOISE = 0.02  # of colour shares
@@ -63,19 +65,34 @@ class PointGoal(Objective):
 
 
 class PointTracker:
-    """Where the goal's points are now, `pixels` (Q, 2), from picture to picture. Latents (P, D) are of its frames."""
+    """Where the goal's points are now, `pixels` (Q, 2), from picture to picture. Latents (P, D) are of its frames.
+
+    expected: where a forecast took them since the last picture, (Q, 2) pixels, if there was one.
+    """
 
     def __init__(self, head: PointModel, start: Tensor, points: GoalPoints) -> None:
         self.head, self.pixels, looks = head, points.pixels, points.looks
+        self.expected: Tensor | None = None
         self.looks = head.look(head.maps(start[None]), points.pixels[None])[0] if looks is None else looks  # (Q, C)
 
     def observe(self, latents: Tensor) -> None:
-        """Look for the points in a new frame; where they are hidden, their heatmaps are the best guess.
+        """Look for the points in a new frame: near where they were or were expected to be, and moved as most are.
 
         Measured against it, where the last forecast put hidden points was further off.
         """
-        logits, _ = self.head.find(self.looks[None], self.head.maps(latents[None])[:, None])
-        self.pixels = self.head.read(logits)[0, 0]
+        logits, hidden = (
+            each[0, 0] for each in self.head.find(self.looks[None], self.head.maps(latents[None])[:, None])
+        )
+        places = torch.stack([self.pixels, self.pixels if self.expected is None else self.expected], dim=1)
+        cells = grid(*self.head.map_size, self.head.image_size).to(places)
+        square = (cells[:, :, None, None] - places).square().sum(-1).amin(-1).movedim(-1, 0)  # (Q, h, w)
+        logits = logits - 0.5 * square / _SEARCHED_PX**2
+        found, sure = self.head.read(logits), logits.flatten(1).softmax(-1).amax(-1) * torch.sigmoid(-hidden)
+        moves = found - self.pixels
+        alike = torch.cdist(moves, moves) < _ALIKE_PX[0]
+        most = alike[(alike * sure).sum(-1).argmax()]
+        share = (sure * most) / (sure * most).sum().clamp_min(1e-9)
+        self.pixels, self.expected = torch.where(most[:, None], found, self.pixels + share @ moves), None
 
     def follow(self, condition: Any, count: int) -> Forecast:
         """Where N = `count` candidates' hands take the points; their condition (N, T)."""
@@ -104,8 +121,9 @@ def moved_points(
 
     What is to be moved is seen in the goal picture. Where it is found in the start frame, a point counts when both
     pictures differ where it was and where it should be, and when it moves as its neighbours do. Where nothing is found
-    so, what is movable in the goal picture, not seen in the start frame and nearest to its fingers is taken to be hidden
-    by the hand at the start, on the way from its fingers to where it should be. Where nothing changed, the goal has no points, and a warning says so.
+    so, what is movable in the goal picture, not seen in the start frame and nearest to its fingers is taken to be
+    hidden by the hand at the start, on the way from its fingers to where it should be. Where nothing changed, the goal
+    has no points, and a warning says so.
     """
     maps, wanted = head.maps(torch.stack([start, goal])), _places(head, robot)
     wanted = wanted[_sampled(changed, head, wanted).topk(min(QUERIES, len(wanted))).indices]
@@ -120,24 +138,29 @@ def moved_points(
     alike = (near < _ALIKE_PX[1]) & (torch.cdist(wanted - pixels, wanted - pixels) < _ALIKE_PX[0])
     if (alike * sure).sum(-1).max() < FAINT:
         close = torch.exp(-0.5 * ((wanted - hand).norm(dim=-1) / _PUSHED_PX).square())
-        sure, alike = movable * torch.sigmoid(hidden) * close * (new > 0), near < _HIDDEN_PX
-        centre = wanted[alike[(alike * sure).sum(-1).argmax()]].median(dim=0).values
+        sure, alike = movable * torch.sigmoid(hidden) * close * (new > 0).any(), near < _HIDDEN_PX
+        share = sure * alike[(alike * sure).sum(-1).argmax()]
+        centre = share @ wanted / share.sum().clamp_min(1e-9)
         pixels = wanted + (1.0 - AHEAD) * (hand - centre)
     score = sure * alike[(alike * sure).sum(-1).argmax()]
-    best = score.topk(min(MOST_POINTS, int((score > 0).sum()))).indices
+    best = score.topk(min(MOST_POINTS, int((score > _LEAST * score.max()).sum()))).indices
     if not len(best):
         logger.warning("the goal picture looks like the start: nothing is to be moved")
     return GoalPoints(pixels[best], wanted[best], score[best], looks[best])
 
 
+def grid(rows: int, columns: int, image_size: tuple[int, int]) -> Tensor:
+    """Centres (rows, columns, 2) [u, v] of a picture's cells, in pixels."""
+    row = (torch.arange(rows) + 0.5) * image_size[0] / rows
+    column = (torch.arange(columns) + 0.5) * image_size[1] / columns
+    return torch.stack(torch.meshgrid(column, row, indexing="xy"), dim=-1)
+
+
 def _places(head: PointModel, robot: Tensor) -> Tensor:
     """Pixels (Q, 2) on a grid of half a map's cell, where the robot (h, w) is not."""
-    height, width = head.image_size
     rows, columns = (2 * cells for cells in head.map_size)
-    row = (torch.arange(rows, device=robot.device) + 0.5) * height / rows
-    column = (torch.arange(columns, device=robot.device) + 0.5) * width / columns
     covered = functional.interpolate(robot[None, None].float(), (rows, columns), mode="area")[0, 0] > 0
-    return torch.stack(torch.meshgrid(column, row, indexing="xy"), dim=-1)[~covered]
+    return grid(rows, columns, head.image_size).to(robot.device)[~covered]
 
 
 def _sampled(changed: Tensor, head: PointModel, pixels: Tensor) -> Tensor:

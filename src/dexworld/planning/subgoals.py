@@ -67,12 +67,11 @@ class SubgoalPolicy(MPCPolicy):
         if self.robot.grip is None or not self.objective.needs_points:
             raise ValueError("sub-goals need a robot with a `grip` and an objective on points: PointGoal()")
 
-    def reset(self, goal_image: np.ndarray, *, then: Sequence[np.ndarray] = (), **options: Any) -> None:
+    def reset(self, goal_image: np.ndarray | None = None, *, then: Sequence[np.ndarray] = (), **options: Any) -> None:
         """As `MPCPolicy.reset`. then: goal pictures that follow; each begins when the one before it is reached."""
         super().reset(goal_image, **options)
         self._then, self._stage = tuple(then), -1
         self._guessed: Tensor | None = None
-        self._expected: Tensor | None = None
 
     @property
     def stage(self) -> int:
@@ -93,7 +92,7 @@ class SubgoalPolicy(MPCPolicy):
 
     def _track_points(self, latents: Tensor, image: Tensor, scene: Scene) -> None:
         """Only the best points; while the hand holds them, hidden ones are where they were expected."""
-        new = self._points is None
+        new, expected = self._points is None, self._points and self._points.expected
         super()._track_points(latents, image, scene)
         tracker, points = self._points, self.goal.points
         assert tracker is not None
@@ -103,13 +102,13 @@ class SubgoalPolicy(MPCPolicy):
             points = replace(points, **{name: value[best] for name, value in vars(points).items() if value is not None})
             self._goal, self._first = replace(self.goal, points=points), points.pixels
             tracker.pixels, tracker.looks = points.pixels, tracker.looks[best]
-        elif self.stages[self._stage].closed and self._expected is not None:
+        elif self.stages[self._stage].closed and expected is not None:
             hidden = tracker.head.find(tracker.looks[None], tracker.head.maps(latents[None])[:, None])[1][0, 0] > 0
             left = (tracker.pixels - self._first).norm(dim=-1) < LEFT_PX
-            away = (self._expected - self._first).norm(dim=-1) > 2 * LEFT_PX
+            away = (expected - self._first).norm(dim=-1) > 2 * LEFT_PX
             if (~hidden & left & away).float().mean() > 0.5:  # seen where it was: it was not taken
                 self._stage, self._guessed = -1, None
-            tracker.pixels = torch.where(hidden[:, None], self._expected, tracker.pixels)
+            tracker.pixels = torch.where(hidden[:, None], expected, tracker.pixels)
 
     def _search(self, scene: Scene, horizon: int) -> tuple[Plan, CandidateCost, Plan | None]:
         """Where the stages that are left should happen."""
@@ -145,9 +144,6 @@ class SubgoalPolicy(MPCPolicy):
         found = self.solver.solve(judge, Gaussian(self._found, std), space_bounds, self._generator)
         actions = decode(found.actions[None])
         self._found = torch.where(free > 0, found.actions, self._found)
-        forecast = cost.imagine(actions[0]).points
-        assert forecast is not None
-        self._expected = forecast.pixels[0, 0].mean(dim=0)
         spread = Gaussian(actions[0], torch.zeros_like(actions[0]))
         return (
             replace(found, actions=actions[0], distribution=spread, elites=actions, elite_costs=found.elite_costs[:1]),

@@ -119,7 +119,7 @@ class PointTask:
         self, model: DexWM, config: PointsTrainConfig, sources: list[WindowSource], pushes: WindowSource
     ) -> None:
         self.model, self.config, self.pushes = model, config, pushes
-        self.sources = sources if {"find", "movable"} & set(config.parts) else []
+        self.sources = sources if "find" in config.parts else sources[-1:] if "movable" in config.parts else []
 
     def batch(self, index: int, device: torch.device) -> tuple[PointBatch, int]:
         """This process's share of batch number `index`, and the windows of the whole batch."""
@@ -188,15 +188,16 @@ def find_losses(head: PointHead, window: Window, maps: Tensor, config: PointsTra
 
 
 def movable_loss(head: PointHead, window: Window, maps: Tensor) -> Tensor:
-    """Cross-entropy of whether what a window's first frame shows moves in it.
+    """Cross-entropy of whether the points that a window's frames show move in it.
 
     What moves somewhere is movable. Pairs teach it best: between their pictures nearly everything that can move does.
     """
     pixels, inside, seen = points_of(window, head.image_size)
-    looks = head.look(maps[:, 0], pixels[:, 0]).detach()
-    moved = (((pixels - pixels[:, :1]).norm(dim=-1) > MOVED_PX) & inside).any(dim=1).float()
-    cost = F.binary_cross_entropy_with_logits(head.movable(looks)[..., 0].float(), moved, reduction="none")
-    return (cost * seen[:, 0]).sum() / seen[:, 0].sum().clamp(min=1)
+    looks = head.look(maps.flatten(0, 1), pixels.flatten(0, 1)).detach().unflatten(0, maps.shape[:2])
+    moved = (((pixels - pixels[:, :1]).norm(dim=-1) > MOVED_PX) & inside & inside[:, :1]).any(dim=1, keepdim=True)
+    logits = head.movable(looks)[..., 0].float()
+    cost = F.binary_cross_entropy_with_logits(logits, moved.expand_as(logits).float(), reduction="none")
+    return (cost * seen).sum() / seen.sum().clamp(min=1)
 
 
 def followed(
