@@ -92,7 +92,7 @@ class SubgoalPolicy(MPCPolicy):
 
     def _track_points(self, latents: Tensor, image: Tensor, scene: Scene) -> None:
         """Only the best points; while the hand holds them, hidden ones are where they were expected."""
-        new, expected = self._points is None, self._points and self._points.expected
+        new, expected = self._points is None, None if self._points is None else self._points.expected
         super()._track_points(latents, image, scene)
         tracker, points = self._points, self.goal.points
         assert tracker is not None
