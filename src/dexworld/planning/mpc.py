@@ -390,7 +390,7 @@ class MPCPolicy:
         points, solver = self.goal.points, self._solver(self.solver, scene)
         if self.config.approach is None or self._points is None or points is None:
             return None
-        if not isinstance(solver, HandSpaceSolver):
+        if not isinstance(solver, HandSpaceSolver):  # without translations to propose
             return None
         found = (self.robot, scene, points, self._points.pixels, steps, self._generator)
         shifts = self.config.approach.displacements(*found).clamp(-solver.farthest, solver.farthest)
