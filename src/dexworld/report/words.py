@@ -23,8 +23,8 @@ TASKS: dict[str, TaskWords] = {
     ),
     "grasp": TaskWords(
         "Grasp",
-        "The open hand starts beside the object and has to take hold of it. Nothing in the training data shows a "
-        "successful grasp: the model has only learned how hands and things move.",
+        "The open hand starts beside the object and has to take hold of it. The predictor was never shown a "
+        "successful grasp: it has only learned how hands and things move.",
         "Wrist to object",
         0.58,
     ),
