@@ -93,8 +93,8 @@ def test_batches_bound_the_models_memory_and_change_nothing():
 def test_terms_of_a_plan_add_up_to_its_cost():
     cost = cost_with(model_budget=4)
     plan = candidates(1)[0]
-    assert sum(cost.explain(plan).values()) == pytest.approx(float(cost(plan[None])[0]), rel=1e-5)
-    assert set(cost.explain(plan)) == {"latents", "keypoints", "travel"}
+    assert sum(cost.explain(cost.imagine(plan)).values()) == pytest.approx(float(cost(plan[None])[0]), rel=1e-5)
+    assert set(cost.explain(cost.imagine(plan))) == {"latents", "keypoints", "travel"}
 
 
 def test_a_stopped_finger_is_expected_to_stay_until_the_command_opens_or_closes_further():

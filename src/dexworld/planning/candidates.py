@@ -118,10 +118,9 @@ class CandidateCost:
         return self.predict(rollout) if self.model.terms else rollout
 
     @torch.no_grad()
-    def explain(self, actions: Tensor) -> dict[str, float]:
-        """Every term's weighted cost of one plan (T, J), by name."""
-        costs = self.objective.each(self.imagine(actions), self.goal)
-        return {name: float(value[0]) for name, value in costs.items()}
+    def explain(self, rollout: Rollout) -> dict[str, float]:
+        """Every term's weighted cost of an imagined plan, by name."""
+        return {name: float(value[0]) for name, value in self.objective.each(rollout, self.goal).items()}
 
     def kinematic_rollout(self, samples: Tensor) -> Rollout:
         """What forward kinematics says of joint targets (N, T, J)."""

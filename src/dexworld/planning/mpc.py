@@ -110,6 +110,7 @@ class MPCPolicy:
         self.seed, self.device = seed, torch.device(device)
         self.statistics: list[PlanStatistics] = []
         self.plan: Plan | None = None
+        self._imagined: Rollout | None = None
         self._goal: Goal | None = None
         self._clicks: GoalPoints | None = None
 
@@ -153,8 +154,7 @@ class MPCPolicy:
         self._points: PointTracker | None = None
         self._history: list[_Frame] = []
         self._steps = 0
-        self._cost: CandidateCost | None = None
-        self.plan, self.statistics = None, []
+        self.plan, self._imagined, self.statistics = None, None, []
         self._generator = torch.Generator().manual_seed(self.seed if seed is None else seed)
 
     def _pictured(self, image: np.ndarray, goal_pixels: np.ndarray | None) -> Goal:
@@ -195,22 +195,23 @@ class MPCPolicy:
         horizon = max(1, self.config.horizon - (self._steps if self.config.replan == "shrink" else 0))
 
         plan, cost, kinematic = self._search(scene, horizon)
-        self.plan, self._cost = plan, cost
+        seconds = time.perf_counter() - began
+        self.plan, self._imagined = plan, cost.imagine(plan.actions)
         self._steps += 1
         entry = PlanStatistics(
-            seconds=time.perf_counter() - began,
+            seconds=seconds,
             horizon=horizon,
             history=plan.history,
             kinematic_history=kinematic.history if kinematic else (),
             candidates=plan.evaluated + (kinematic.evaluated if kinematic else 0),
             model_candidates=cost.model_candidates,
             cost=plan.cost,
-            terms=cost.explain(plan.actions),
+            terms=cost.explain(self._imagined),
             clamped=clamped,
         )
         self.statistics.append(entry)
         if self._points is not None:
-            forecast = self.imagined.points
+            forecast = self._imagined.points
             self._points.expected = None if forecast is None else forecast.pixels[0, 0].mean(dim=0)
         return self.robot.clamp(plan.actions[0]).cpu().numpy().astype(np.float64)
 
@@ -261,9 +262,9 @@ class MPCPolicy:
     @property
     def imagined(self) -> Rollout:
         """What the last plan was expected to do, as a rollout of one candidate. Raises ValueError before `act`."""
-        if self.plan is None or self._cost is None:
+        if self._imagined is None:
             raise ValueError("nothing was planned yet: call act first")
-        return self._cost.imagine(self.plan.actions)
+        return self._imagined
 
     def _tensor(self, value: np.ndarray) -> Tensor:
         return torch.as_tensor(np.asarray(value, dtype=np.float32), device=self.device)
@@ -388,9 +389,9 @@ class MPCPolicy:
     def _approaches(self, scene: Scene, bounds: Tensor, steps: int) -> Tensor | None:
         """Pushes that the goal's points suggest, (N, T, J), for a search in hand space."""
         points, solver = self.goal.points, self._solver(self.solver, scene)
-        if self.config.approach is None or self._points is None or points is None:
+        if not isinstance(solver, HandSpaceSolver):  # a search that takes no translations
             return None
-        if not isinstance(solver, HandSpaceSolver):  # without translations to propose
+        if self.config.approach is None or self._points is None or points is None:
             return None
         found = (self.robot, scene, points, self._points.pixels, steps, self._generator)
         shifts = self.config.approach.displacements(*found).clamp(-solver.farthest, solver.farthest)

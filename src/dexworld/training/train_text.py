@@ -18,6 +18,7 @@ from torch import Tensor
 
 from dexworld.data.sampling import EveryFrame
 from dexworld.data.windows import DEFAULT_COLUMNS, Window
+from dexworld.geometry import invert, project, transform_points
 from dexworld.models.config import TextConfig
 from dexworld.models.dexwm import DexWM
 from dexworld.models.latent_readers import encoder_fingerprint
@@ -111,13 +112,6 @@ def scenes_of(window: Window) -> list[Scene]:
     return list(map(Scene, kinds, colours, positions, shown, window.track.world_from_camera[:, 0].numpy()))
 
 
-def pixels_of(points: Tensor, world_from_camera: Tensor, intrinsics: Tensor) -> Tensor:
-    """Pixels (B, Q, 2) of points (B, Q, 3) in the world, seen by cameras (B, 4, 4) with intrinsics (B, 3, 3)."""
-    rotation, origin = world_from_camera[:, :3, :3], world_from_camera[:, None, :3, 3]
-    seen = (points - origin) @ rotation @ intrinsics.mT
-    return seen[..., :2] / seen[..., 2:]
-
-
 def captioned(
     window: Window, encoder: SentenceEncoder, seed: int, count: int, wording: Wording = "seen"
 ) -> tuple[TextBatch, list[tuple[int, Caption]]]:
@@ -137,7 +131,8 @@ def captioned(
         scene, meaning = scenes[row], caption.meaning
         place[:2], place[2] = scene.positions[[meaning.moved, meaning.anchor]], scene.end(meaning)
     track = window.track
-    pixels = pixels_of(torch.from_numpy(points), track.world_from_camera[rows, 0], track.intrinsics[rows])
+    seen = transform_points(invert(track.world_from_camera[rows, 0]), torch.from_numpy(points))
+    pixels, _ = project(seen, track.intrinsics[rows])
     sentences = [caption.sentence for _, caption in found]
     words = word_vectors(encoder, sentences) if found else torch.zeros(0, 1, encoder.width)
     return TextBatch(window.latents[:, 0], words, rows, *pixels.unbind(1)), found
@@ -205,7 +200,8 @@ def text_figures(
             start, end = (each.cpu() for each in understood(model, features, batch.words.to(device)))
             rows = batch.picture
             track, positions = window.track, window.track["object_positions"][rows, 0].float()
-            places = pixels_of(positions, track.world_from_camera[rows, 0], track.intrinsics[rows])
+            seen = transform_points(invert(track.world_from_camera[rows, 0]), positions)
+            places, _ = project(seen, track.intrinsics[rows])
             away = (places - start[:, None]).norm(dim=-1).nan_to_num(torch.inf)
             moved = torch.tensor([caption.meaning.moved for _, caption in found])
             parts["right"].append((away.argmin(dim=1) == moved).float())
