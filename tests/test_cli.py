@@ -186,7 +186,7 @@ def test_a_second_training_in_a_folder_is_refused_and_a_signal_ends_the_first(tm
         assert f"{run}: `-c train --preset debug" in second.stderr
         assert f"(process {first.pid} on" in second.stderr
         assert ("start it by torchrun" in second.stderr) == ("SLURM_NTASKS" in launcher)
-    assert dexworld("train", *small, "--dry-run", "True").returncode == 0  # it writes nothing
+    assert dexworld("train", *small, "--steps", "100000", "--dry-run", "True").returncode == 0  # it writes nothing
     shared = ["--data", data, "--preset", "debug", "--output", tmp_path / "cache"]
     assert dexworld("cache-latents", *shared).returncode == 0  # several may
     first.send_signal(signal.SIGTERM)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -67,3 +68,36 @@ def test_a_damaged_mark_of_nobody_is_no_obstacle(tmp_path):
     (tmp_path / NAME).write_bytes(b"\x00{")
     with owned(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("moment", ["truncate", "close"])
+def test_a_stop_while_a_folder_is_taken_or_left_leaves_no_mark(tmp_path, monkeypatch, moment):
+    """A signal arrives inside the system call that stands in the middle of either."""
+    call = getattr(os, moment)
+
+    def interrupted(*arguments):
+        call(*arguments)
+        signal.raise_signal(signal.SIGTERM)
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, moment, interrupted)
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        with pytest.raises(KeyboardInterrupt), owned(tmp_path / "run"):
+            pass
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_stop_ends_the_wait_for_an_owner_on_another_machine(tmp_path):
+    mark = tmp_path / NAME
+    mark.write_text(json.dumps({"host": "another", "pid": 1, "since": "today", "command": "dexworld train"}))
+    threading.Timer(0.5, signal.raise_signal, [signal.SIGINT]).start()
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), owned(tmp_path):
+        pass
+    assert time.monotonic() - begin < GONE_S / 10
+    assert mark.exists()

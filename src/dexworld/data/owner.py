@@ -9,6 +9,7 @@ import logging
 import os
 import platform
 import shlex
+import signal
 import sys
 import tempfile
 import threading
@@ -35,27 +36,48 @@ def owned(folder: Path) -> Iterator[None]:
     """
     new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / NAME
-    descriptor = _taken(path)
-    ended = threading.Event()
-    threading.Thread(target=_beat, args=(path, ended), daemon=True).start()
+    path, ended = folder / NAME, threading.Event()
+    descriptor: int | None = None
     try:
+        with _stops_later() as stops:
+            descriptor = _taken(path, stops)
+            threading.Thread(target=_beat, args=(path, ended), daemon=True).start()
         yield
     finally:
-        ended.set()
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
-        if new:
-            with suppress(OSError):  # it holds something
-                folder.rmdir()
+        if descriptor is not None:
+            with _stops_later():
+                ended.set()
+                path.unlink(missing_ok=True)
+                os.close(descriptor)
+                if new:
+                    with suppress(OSError):  # it holds something
+                        folder.rmdir()
 
 
-def _taken(path: Path) -> int:
-    """A descriptor that holds the lock of the file, which now names this process."""
+@contextmanager
+def _stops_later() -> Iterator[list[int]]:
+    """Around what SIGINT and SIGTERM may not interrupt: they arrive at its end. Yields those that came so far."""
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+        yield came
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda number, frame: came.append(number)) for number in numbers]
+    try:
+        yield came
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+        for first in came[:1]:
+            signal.raise_signal(first)
+
+
+def _taken(path: Path, stops: list[int]) -> int:
+    """A descriptor that holds the lock of the file, which now names this process. stops: a signal ends the waiting."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            if not lock(descriptor, wait=False) or _lives(path):
+            if not lock(descriptor, wait=False) or _lives(path, stops):
                 raise UsageError(_refusal(path))
             if is_file_of(path, descriptor):  # else the owner left, and took the file with it
                 command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
@@ -77,7 +99,7 @@ def _owner(path: Path) -> dict[str, Any]:
     return {}
 
 
-def _lives(path: Path) -> bool:
+def _lives(path: Path, stops: list[int]) -> bool:
     """Whether the owner that the file names lives, although this process got its lock: on another machine.
 
     A job that was requeued elsewhere waits here until its predecessor has given no sign of life for `GONE_S` seconds.
@@ -88,7 +110,7 @@ def _lives(path: Path) -> bool:
     waited = False
     with suppress(FileNotFoundError):  # it left
         seen = path.stat().st_mtime
-        while path.stat().st_mtime == seen:
+        while path.stat().st_mtime == seen and not stops:
             with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".now-") as now:  # the file system's own clock
                 rest = GONE_S - (os.stat(now.name).st_mtime - seen)
             if rest <= 0:
