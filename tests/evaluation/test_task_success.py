@@ -164,6 +164,11 @@ def test_targets_outside_the_limits_end_an_episode_with_an_error(episode, enviro
         play(Replay(np.full((HORIZON, 23), 9.0)), environment, seed=0, options={"episode": episode})
 
 
+def test_the_planner_knows_what_stands_around_the_robot(model, environment):
+    policy = make_policy("world_model", policy_setup("reach", model, "cpu", environment))
+    assert policy.config.keep_out == environment.keep_out
+
+
 def test_a_goal_picture_of_another_size_is_refused(model, episode, environment):
     policy = make_policy("world_model", policy_setup("reach", model, "cpu", environment))
     with pytest.raises(ValueError, match="112"):

@@ -7,6 +7,7 @@ from dexworld.geometry import geodesic_angle
 from dexworld.planning.cem import CEM
 from dexworld.planning.hand_space import HandSpaceSolver
 from dexworld.planning.protocols import Gaussian
+from dexworld.robots.boxes import Boxes
 from dexworld.robots.franka_allegro import FrankaAllegro
 
 REST = [0.10, -1.0, 0.17, -2.4, 0.66, 2.5, 0.98] + [0.0, 0.3, 0.3, 0.3] * 3 + [0.8, 0.3, 0.3, 0.3]
@@ -99,3 +100,20 @@ def test_a_proposal_that_is_best_is_what_is_found():
     assert plan.cost < 1e-3
     with pytest.raises(ValueError, match="bind"):
         HandSpaceSolver(SMALL).displacements(REFERENCE, proposed)
+
+
+def test_the_elbow_turns_away_from_boxes_and_the_hand_stays_where_it_is_asked():
+    steps = torch.zeros(1, 3, 3, dtype=torch.float64)
+    base = torch.eye(4, dtype=torch.float64)
+    elbow = KINEMATICS.forward(REFERENCE[0]).links[2:4].mean(dim=0)  # a box stands in its way
+    block = Boxes((elbow - 0.05)[None], (elbow + 0.05)[None], base)
+    free, clear = (
+        HandSpaceSolver(SMALL, iterations=20),
+        HandSpaceSolver(SMALL, iterations=20).bind(KINEMATICS, base, block),
+    )
+    before = wrist_moves(free, steps)[1]
+    _, after, here = wrist_moves(clear, steps)
+    assert block.depth(before.links).max() > 0.05
+    assert block.depth(after.links).max() < 0.01
+    assert torch.allclose(after.wrist, here.wrist.expand_as(after.wrist), atol=2e-3)
+    assert geodesic_angle(after.hand_rotation[0], here.hand_rotation).max() < 0.02

@@ -12,12 +12,14 @@ from dexworld.planning.objectives import (
     RIGHT_TRACKED,
     HandOrientation,
     JointLimits,
+    KeepOut,
     KeypointPixels,
     LatentDistance,
     Smoothness,
     TimeWeights,
 )
 from dexworld.planning.protocols import Goal, Rollout
+from dexworld.robots.boxes import ARM_RADIUS, Boxes
 from dexworld.robots.franka_allegro import FrankaAllegro
 
 IMAGE = (224, 392)
@@ -107,6 +109,18 @@ def test_limits_cost_nothing_inside_the_margin_and_one_per_joint_on_the_limit():
     edge[..., 0] = limits[0, 1]
     assert float(term(rollout(1, 1, joint_targets=inside), goal())) == 0.0
     assert float(term(rollout(1, 1, joint_targets=edge), goal())) == pytest.approx(1 / 23)
+
+
+def test_an_arm_in_a_box_costs_how_deep_it_is_and_none_without_boxes():
+    targets = FrankaAllegro().limits.float().mean(-1).expand(1, 2, 23)
+    elbow = FrankaAllegro().forward(targets[0, 0]).links[2]
+    around = Boxes((elbow - 1.0)[None], (elbow + 1.0)[None], torch.eye(4))
+    away = Boxes(around.low + 9.0, around.high + 9.0, torch.eye(4))
+    costs = [
+        float(KeepOut()(rollout(1, 2, joint_targets=targets), goal(keep_out=each))) for each in (around, away, None)
+    ]
+    assert costs[0] == pytest.approx(1.0 + ARM_RADIUS, abs=0.1)
+    assert costs[1:] == [0.0, 0.0]
 
 
 def test_travel_starts_at_the_targets_in_force():

@@ -1,12 +1,13 @@
 """Goals on points: which points a goal picture asks for, how plans are judged by them, and a push that follows."""
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from helpers_planning import HEIGHT, WIDTH, ToyDynamics, image_of, no_goal, observation
+from helpers_points import CELL, MAP, ToyPoints, maps_of
 from torch.nn import functional
 
 from dexworld.forecast import Forecast
@@ -14,58 +15,10 @@ from dexworld.planning.cem import CEM
 from dexworld.planning.hand_space import HandSpaceSolver
 from dexworld.planning.mpc import MPCConfig, MPCPolicy
 from dexworld.planning.objectives import FINAL, KeypointPixels
-from dexworld.planning.point_goal import AHEAD, PointGoal, PointTracker, moved_points
+from dexworld.planning.point_goal import AHEAD, PointGoal, moved_points
 from dexworld.planning.presets import point_objective
 from dexworld.planning.protocols import GoalPoints, Rollout
 from dexworld.robots.franka_allegro import FrankaAllegro
-
-CELL = 7
-MAP = (HEIGHT // CELL, WIDTH // CELL)
-
-
-@dataclass
-class ToyPoints:
-    """A head over "latents" that are its own maps (P, D), and hands that take along what their wrist is near."""
-
-    map_size, image_size = MAP, (HEIGHT, WIDTH)
-    near: float = 60.0
-
-    def maps(self, latents):
-        return latents.unflatten(1, MAP).movedim(-1, 1)
-
-    def look(self, maps, pixels):
-        cells = (pixels / CELL).long()
-        return maps[torch.arange(len(maps))[:, None], :, cells[..., 1], cells[..., 0]]
-
-    def find(self, looks, maps):
-        same = (looks[:, None, :, :, None, None] == maps[:, :, None]).all(dim=3)
-        return 50.0 * same, torch.where(same.flatten(3).any(-1), -1.0, 1.0)
-
-    def movable(self, looks):
-        return torch.where(looks[..., 2:] == 9.0, 5.0, -5.0)
-
-    def read(self, logits):
-        peak = logits.flatten(-2).argmax(-1)
-        return torch.stack([(peak % MAP[1] + 0.5) * CELL, (peak // MAP[1] + 0.5) * CELL], dim=-1)
-
-    def follow(self, looks, pixels, motion):
-        wrist = motion.pixels[:, :, 6, :2]
-        near = (wrist[:, :1] - pixels).norm(dim=-1) < self.near  # (N, Q)
-        gone = (wrist[:, 1:] - wrist[:, :1])[:, :, None] * near[:, None, :, None]
-        places = pixels[:, None] + gone
-        return Forecast(places[:, :, None], torch.full(places.shape[:-1], 0.5)[:, :, None])
-
-
-def maps_of(**places):
-    """Maps as latents (P, 3): every cell is of its own, and the cells at (column, row) show `object`."""
-    cells = torch.stack(torch.meshgrid(torch.arange(MAP[0]), torch.arange(MAP[1]), indexing="ij"), dim=-1)
-    maps = torch.cat([cells, torch.zeros(*MAP, 1)], dim=-1).float()
-    for column, row in places["object"]:
-        for x in range(2):
-            for y in range(2):
-                maps[row + y, column + x] = torch.tensor([float(y), float(x), 9.0])
-    return maps.flatten(0, 1)
-
 
 NOBODY = torch.zeros(HEIGHT // 4, WIDTH // 4, dtype=torch.bool)
 TIPS = torch.tensor([100.0, 60.0])
@@ -77,8 +30,8 @@ def changed(start, goal):
     return functional.interpolate(differs[None, None], NOBODY.shape)[0, 0]
 
 
-def asked(start, goal, robot=NOBODY):
-    return moved_points(ToyPoints(), start, goal, changed(start, goal), robot, TIPS)
+def asked(start, goal, robot=NOBODY, hides=NOBODY):
+    return moved_points(ToyPoints(), start, goal, changed(start, goal), hides, robot, TIPS)
 
 
 def test_a_goal_picture_asks_for_the_points_that_moved_in_it():
@@ -116,26 +69,6 @@ def test_a_goal_picture_in_which_nothing_moved_says_so(caplog):
     with caplog.at_level(logging.WARNING):
         assert len(asked(same, same).pixels) == 0
     assert "nothing is to be moved" in caplog.text
-
-
-def test_points_are_looked_for_in_every_new_frame():
-    start = maps_of(object=[(20, 10)])
-    pixels = torch.tensor([[20.5, 10.5]]) * CELL
-    tracker = PointTracker(ToyPoints(), start, GoalPoints(pixels, pixels, torch.ones(1)))
-    tracker.observe(maps_of(object=[(24, 10)]))
-    torch.testing.assert_close(tracker.pixels, torch.tensor([[24.5, 10.5]]) * CELL)
-
-
-@pytest.mark.parametrize("expected", [None, [25.5, 10.5]])
-def test_points_that_hide_go_with_the_others(expected):
-    start = maps_of(object=[(20, 10)])
-    pixels = torch.tensor([[20.5, 10.5], [21.5, 10.5], [20.5, 11.5], [21.5, 11.5]]) * CELL
-    tracker = PointTracker(ToyPoints(), start, GoalPoints(pixels, pixels, torch.ones(4)))
-    tracker.expected = None if expected is None else pixels - pixels[:1] + torch.tensor(expected) * CELL
-    frame = maps_of(object=[(25, 10)])
-    frame.unflatten(0, MAP)[11, 26] = 77.0  # a finger is on the last one
-    tracker.observe(frame)
-    torch.testing.assert_close(tracker.pixels, pixels + torch.tensor([5.0, 0.0]) * CELL, atol=0.1, rtol=0)
 
 
 def rollout(pixels, spread):

@@ -14,6 +14,7 @@ from dexworld.robots.franka_allegro import JOINTS
 from dexworld.sim.hands.hand_scene import random_hand_layout
 from dexworld.sim.kitchen.kitchen_scene import (
     COUNTER_AREA,
+    COUNTER_BOX,
     COUNTER_TOP,
     FIRST_EVALUATION_SEED,
     VALIDATION_SEEDS,
@@ -96,3 +97,13 @@ def test_the_robot_has_its_23_joints_and_motors_in_the_one_order_with_the_one_se
 def test_the_guard_of_evaluations_knows_the_simulators_seed_ranges():
     assert VALIDATION_SEEDS.start == guard.VALIDATION_START
     assert guard.EVALUATION_START == VALIDATION_SEEDS.stop == FIRST_EVALUATION_SEED
+
+
+@pytest.mark.parametrize("seed", [900_000, 900_001, 900_002])
+def test_the_box_that_arms_stay_out_of_is_the_counter(seed):
+    model = build_scene(random_layout(seed))
+    counter = model.geom("counter")
+    low, high = counter.pos - counter.size, counter.pos + counter.size
+    assert np.allclose(COUNTER_BOX[0][:2], low[:2])
+    assert high[2] == pytest.approx(COUNTER_BOX[1][2])
+    assert (high <= np.array(COUNTER_BOX[1]) + 1e-9).all()

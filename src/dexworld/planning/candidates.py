@@ -15,7 +15,7 @@ from torch import Tensor
 from dexworld.geometry import invert, project
 from dexworld.hands import TRACKED
 from dexworld.planning.objectives import Objective, as_sum
-from dexworld.planning.point_goal import PointTracker
+from dexworld.planning.point_tracker import PointTracker
 from dexworld.planning.protocols import Dynamics, Goal, Rollout
 from dexworld.planning.scene_colours import colour_cells, silhouette
 from dexworld.robots.robot import HandPose, Robot, keypoint_track

@@ -4,6 +4,7 @@ Unlike the release, re-planning feeds the world model the executed motion instea
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -14,15 +15,28 @@ from torch import Tensor
 from dexworld.hands import NUM_TRACKED
 from dexworld.planning.approach import Approach
 from dexworld.planning.candidates import CandidateCost, ModelConfig, Scene, require_decoder
-from dexworld.planning.gradient import GradientSolver, KinematicStart
+from dexworld.planning.gradient import KinematicStart
 from dexworld.planning.hand_space import HandSpaceSolver
-from dexworld.planning.objectives import RIGHT_TRACKED, KeypointPixels, Objective, WeightedSum, as_sum
-from dexworld.planning.point_goal import PointTracker, clicked_points, moved_points
-from dexworld.planning.protocols import Dynamics, Gaussian, Goal, GoalPoints, Plan, PlanStatistics, Rollout, Solver
+from dexworld.planning.objectives import Objective, WeightedSum, as_sum
+from dexworld.planning.point_goal import clicked_points, moved_points
+from dexworld.planning.point_tracker import PointTracker
+from dexworld.planning.protocols import (
+    Dynamics,
+    Gaussian,
+    Goal,
+    GoalPoints,
+    Plan,
+    PlanStatistics,
+    Rollout,
+    Solver,
+)
+from dexworld.planning.robot_in_picture import fingertips, silhouette_in_goal, silhouette_now
 from dexworld.planning.scene_colours import colour_cells
 from dexworld.planning.search import Archive, white_noise
+from dexworld.robots.boxes import Box, Boxes
 from dexworld.robots.observation import Observation, crop_margins, cropped_image
 from dexworld.robots.robot import Robot
+from dexworld.track import Track
 
 
 def _kept(cost: CandidateCost, initial: Gaussian) -> Plan:
@@ -30,9 +44,6 @@ def _kept(cost: CandidateCost, initial: Gaussian) -> Plan:
     kept, archive = cost.scene.joint_targets.expand_as(initial.mean)[None], Archive(1)
     archive.record(archive.add(kept, cost(kept)), 1)
     return archive.plan(initial.std)
-
-
-GOOD_FIT = 25.0  # square pixels between keypoints
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,7 @@ class MPCConfig:
     reached_px: the hand stands still while the goal's points are on average this near to where they should be: what is
         left is then less than a forecast's error.
     approach: pushes that join the first population of a search in hand space; for goals on points.
+    keep_out: boxes (low corner, high corner), metres in the world, that the arm stays out of; for `KeepOut`.
     """
 
     horizon: int = 3
@@ -60,6 +72,7 @@ class MPCConfig:
     image_size: tuple[int, int] | None = None
     reached_px: float = 6.0
     approach: Approach | None = None
+    keep_out: tuple[Box, ...] = ()
 
     def __post_init__(self) -> None:
         if self.horizon < 1 or self.max_history < 1:
@@ -210,9 +223,6 @@ class MPCPolicy:
             clamped=clamped,
         )
         self.statistics.append(entry)
-        if self._points is not None:
-            forecast = self._imagined.points
-            self._points.expected = None if forecast is None else forecast.pixels[0, 0].mean(dim=0)
         return self.robot.clamp(plan.actions[0]).cpu().numpy().astype(np.float64)
 
     def watch(self, observation: Observation) -> tuple[Scene, int]:
@@ -253,11 +263,8 @@ class MPCPolicy:
     @property
     def reached(self) -> bool:
         """Whether the goal's points are where they should be, within `reached_px`. Without points it is never known."""
-        points = self.goal.points
-        if self._points is None or points is None:
-            return False
-        left = (self._points.pixels - points.wanted).norm(dim=-1)
-        return float((left * points.weights).sum() / points.weights.sum().clamp_min(1e-9)) < self.config.reached_px
+        tracker, points = self._points, self.goal.points
+        return tracker is not None and points is not None and tracker.left(points.wanted) < self.config.reached_px
 
     @property
     def imagined(self) -> Rollout:
@@ -294,62 +301,50 @@ class MPCPolicy:
             moved = (self._history[0].world_from_camera - frame.world_from_camera).abs().max()
             if float(moved) > 1e-4:
                 raise ValueError("actions in a window's first frame can't be planned with a camera that moves")
+        if not self._history:
+            boxes = self._tensor(np.asarray(self.config.keep_out)).view(-1, 2, 3)
+            around = Boxes(boxes[:, 0], boxes[:, 1], scene.world_from_base) if len(boxes) else None
+            self._goal = replace(self.goal, keep_out=around)
         if not self._history and self.objective.needs_decoder:
-            silhouette = self._silhouette(scene)
+            silhouette = silhouette_now(self._cheap(scene))
             self._goal = replace(self.goal, start_picture=colour_cells(image), start_silhouette=silhouette)
         self._history = [*self._history, frame][-self.config.max_history :]
 
-    def _silhouette(self, scene: Scene) -> Tensor:
-        """Cells (h, w) of the picture that the robot covers now."""
-        cheap = CandidateCost(self.robot, self.objective.part(needs_model=False), self.goal, scene)
-        return cheap.silhouette(self.robot.forward(scene.joint_positions[None]))[0]
-
-    def _robot_in_goal(self, scene: Scene) -> Tensor:
-        """Cells (h, w) that the robot may cover in the goal picture: in all poses whose keypoints fit it well.
-
-        Keypoints leave the elbow open, so that several poses fit.
-        """
-        cost = CandidateCost(self.robot, KeypointPixels(robust_px=30.0), self.goal, scene)
-        pose = scene.joint_targets[None]
-        if cost.objective.guides(self.goal):
-            start, bounds = self._initial(scene, 1), self.robot.limits.to(pose)
-            with torch.enable_grad():
-                found = GradientSolver(restarts=8).solve(cost, start, bounds, torch.Generator().manual_seed(0))
-            pose = found.elites[found.elite_costs < 2 * found.cost + GOOD_FIT][:, 0]
-        return cost.silhouette(self.robot.forward(pose)).any(dim=0)
-
-    def _tips(self, scene: Scene) -> Tensor:
-        """Where the picture shows the middle of the fingertips, pixels (2,)."""
-        cost = CandidateCost(self.robot, self.objective.part(needs_model=False), self.goal, scene)
-        rollout = cost.kinematic_rollout(scene.joint_positions[None, None])
-        return rollout.pixels[0, 0, RIGHT_TRACKED[1:]].mean(dim=0)
+    def _cheap(self, scene: Scene) -> CandidateCost:
+        return CandidateCost(self.robot, self.objective.part(needs_model=False), self.goal, scene)
 
     def _track_points(self, latents: Tensor, image: Tensor, scene: Scene) -> None:
         """Look for the goal's points; in the first frame find out which they are."""
-        if self._points is not None:
-            self._points.observe(latents)
-            return
         dynamics: Any = self.dynamics
+        if self._points is not None:
+            last = _Frame(None, scene.joint_positions, scene.world_from_camera)
+            self._points.moved(dynamics.condition(self._executed([self._history[-1], last], scene, (1, 2))))
+            self._points.observe(latents, silhouette_now(self._cheap(scene)))
+            return
         head, goal = dynamics.points, self.goal
         points = goal.points
         if points is None:
             assert goal.latents is not None
             assert goal.picture is not None
             changed = (goal.picture - colour_cells(image)).abs().mean(-1)
-            points = moved_points(head, latents, goal.latents, changed, self._robot_in_goal(scene), self._tips(scene))
+            cost = self._cheap(scene)
+            robots = silhouette_now(cost), silhouette_in_goal(cost, self._initial(scene, 1))
+            points = moved_points(head, latents, goal.latents, changed, *robots, fingertips(cost))
         self._goal, self._points = replace(goal, points=points), PointTracker(head, latents, points)
 
     @torch.no_grad()
     def _context(self, scene: Scene, dynamics: Dynamics) -> Any:
         """The model's context: observed latents and the motion that was really executed between them."""
         latents = torch.stack([frame.latents for frame in self._history if frame.latents is not None])
-        track = self.robot.track(
-            torch.stack([frame.joint_positions for frame in self._history]),
-            scene.world_from_base,
-            torch.stack([frame.world_from_camera for frame in self._history]),
-            scene.intrinsics,
-        )
+        track = self._executed(self._history, scene, (len(self._history),))
         return dynamics.start(latents, dynamics.condition(track))
+
+    def _executed(self, frames: Sequence[_Frame], scene: Scene, shape: tuple[int, ...]) -> Track:
+        """The track of what was really done in these frames, with batch dimensions and T in `shape`."""
+        joints = torch.stack([frame.joint_positions for frame in frames])
+        cameras = torch.stack([frame.world_from_camera for frame in frames])
+        where = scene.world_from_base, cameras.view(*shape, 4, 4), scene.intrinsics
+        return self.robot.track(joints.view(*shape, -1), *where)
 
     def _cost_function(self, scene: Scene, objective: WeightedSum) -> CandidateCost:
         dynamics = self.dynamics if objective.needs_model else None
@@ -378,7 +373,9 @@ class MPCPolicy:
 
     def _solver(self, solver: Solver, scene: Scene) -> Solver:
         """A search along the world's axes must know the robot, and where its base stands."""
-        return solver.bind(self.robot, scene.world_from_base) if isinstance(solver, HandSpaceSolver) else solver
+        if not isinstance(solver, HandSpaceSolver):
+            return solver
+        return solver.bind(self.robot, scene.world_from_base, self.goal.keep_out)
 
     def _proposals(self, initial: Gaussian) -> Tensor:
         """The original mean and a few samples of the original distribution, to join the search's first population."""

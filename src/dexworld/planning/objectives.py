@@ -233,6 +233,23 @@ class JointLimits(Objective):
 
 
 @dataclass(frozen=True)
+class KeepOut(Objective):
+    """Metres that the robot's arm goes into the goal's `keep_out` boxes, deepest place; 0 without boxes.
+
+    A command into what stands around the robot is not carried out: the arm is pushed aside.
+    """
+
+    name: str = "keep_out"
+    time: TimeWeights = EVEN
+
+    def __call__(self, rollout: Rollout, goal: Goal) -> Tensor:
+        targets = rollout.joint_targets
+        if goal.keep_out is None:
+            return targets.new_zeros(len(targets))
+        return self.time.mean(goal.keep_out.depth(rollout.robot.forward(targets).links).clamp_min(0.0))
+
+
+@dataclass(frozen=True)
 class Smoothness(Objective):
     """Squared joint travel per step from the current targets on, arm and fingers meaned apart and added."""
 

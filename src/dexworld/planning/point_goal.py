@@ -5,14 +5,13 @@ The points come from a goal picture (those that moved), or are given, as clicks 
 
 import logging
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dexworld.forecast import Forecast
 from dexworld.planning.objectives import Objective, TimeWeights
 from dexworld.planning.protocols import Goal, GoalPoints, PointModel, Rollout
 
@@ -23,10 +22,14 @@ MOST_POINTS = 12  # of a goal picture
 QUERIES = 1000  # places of the goal picture that are looked for in the start picture: those that changed most
 _LEAST = 0.1  # of the best point's score, for a point to count
 MOVED_PX = 8.0  # a point that goes less far stands still
-FAINT = 0.00025  # a group of points that is less sure than this was not found
+FAINT = 0.01  # points of which the surest are less sure than this were not found
+_FEW = 4  # points that tell how sure a group is: small objects have no more
+_DIFFERENT = 0.01  # a difference that may as well be none
+BESIDE = 0.8  # less sure: a place in the start frame that the robot covers, since its outline is too wide
+HAND_PX, _ELSEWHERE = 40.0, 0.02  # what is to be moved starts near the fingertips; a Gaussian's spread, and its floor
 _ALIKE_PX = (10.0, 30.0)  # points of one object move alike, and lie near each other
-AHEAD = 0.45  # how far on the way from the fingers to its goal a hidden object is taken to be
-_SEARCHED_PX = 25.0  # spread around where a point was or was expected, in which it is looked for
+AHEAD = 0.42  # how far on the way from the fingers to its goal a hidden object is taken to be
+HIDDEN_SPREAD_PX = 5.0  # of where a hidden object is taken to be
 _HIDDEN_PX = 20.0  # so near each other are points of an object that is hidden at the start
 _PUSHED_PX = 60.0  # from the fingers of a hand that hides it to where it should be; a Gaussian's spread
 _NOISE = 0.02  # of colour shares
@@ -64,42 +67,6 @@ class PointGoal(Objective):
         return self.time.mean((opinions * weights).sum(-1) / weights.sum().clamp_min(1e-9)) / goal.image_size[0]
 
 
-class PointTracker:
-    """Where the goal's points are now, `pixels` (Q, 2), from picture to picture. Latents (P, D) are of its frames.
-
-    expected: where a forecast took them since the last picture, (Q, 2) pixels, if there was one.
-    """
-
-    def __init__(self, head: PointModel, start: Tensor, points: GoalPoints) -> None:
-        self.head, self.pixels, looks = head, points.pixels, points.looks
-        self.expected: Tensor | None = None
-        self.looks = head.look(head.maps(start[None]), points.pixels[None])[0] if looks is None else looks  # (Q, C)
-
-    def observe(self, latents: Tensor) -> None:
-        """Look for the points in a new frame: near where they were or were expected to be, and moved as most are.
-
-        Measured against it, where the last forecast put hidden points was further off.
-        """
-        logits, hidden = (
-            each[0, 0] for each in self.head.find(self.looks[None], self.head.maps(latents[None])[:, None])
-        )
-        places = torch.stack([self.pixels, self.pixels if self.expected is None else self.expected], dim=1)
-        cells = grid(*self.head.map_size, self.head.image_size).to(places)
-        square = (cells[:, :, None, None] - places).square().sum(-1).amin(-1).movedim(-1, 0)  # (Q, h, w)
-        logits = logits - 0.5 * square / _SEARCHED_PX**2
-        found, sure = self.head.read(logits), logits.flatten(1).softmax(-1).amax(-1) * torch.sigmoid(-hidden)
-        moves = found - self.pixels
-        alike = torch.cdist(moves, moves) < _ALIKE_PX[0]
-        most = alike[(alike * sure).sum(-1).argmax()]
-        share = (sure * most) / (sure * most).sum().clamp_min(1e-9)
-        self.pixels, self.expected = torch.where(most[:, None], found, self.pixels + share @ moves), None
-
-    def follow(self, condition: Any, count: int) -> Forecast:
-        """Where N = `count` candidates' hands take the points; their condition (N, T)."""
-        looks, pixels = (each.expand(count, *each.shape) for each in (self.looks, self.pixels))
-        return self.head.follow(looks, pixels, condition)
-
-
 def clicked_points(start: np.ndarray, end: np.ndarray, device: torch.device | str = "cpu") -> GoalPoints:
     """Given points, pixels (Q, 2) [u, v], and where they should be. Raises ValueError where they are no pairs."""
     pixels, wanted = (torch.as_tensor(np.asarray(each, dtype=np.float32), device=device) for each in (start, end))
@@ -112,12 +79,13 @@ def clicked_points(start: np.ndarray, end: np.ndarray, device: torch.device | st
 
 
 def moved_points(
-    head: PointModel, start: Tensor, goal: Tensor, changed: Tensor, robot: Tensor, hand: Tensor
+    head: PointModel, start: Tensor, goal: Tensor, changed: Tensor, hides: Tensor, robot: Tensor, hand: Tensor
 ) -> GoalPoints:
     """The points of a goal picture that lie elsewhere in the start frame; latents (P, D) of both.
 
-    changed: (h, w), how much the pictures' colours differ, without brightness: shadows move, too. robot: cells (h, w)
-    that the robot covers in the goal picture. hand: pixels (2,) of its fingertips at the start.
+    changed: (h, w), how much the pictures' colours differ, without brightness: shadows move, too. hides, robot: cells
+    (h, w) that the robot covers in the start frame and in the goal picture. hand: pixels (2,) of its fingertips at the
+    start.
 
     What is to be moved is seen in the goal picture. Where it is found in the start frame, a point counts when both
     pictures differ where it was and where it should be, and when it moves as its neighbours do. Where nothing is found
@@ -129,24 +97,26 @@ def moved_points(
     wanted = wanted[_sampled(changed, head, wanted).topk(min(QUERIES, len(wanted))).indices]
     looks = head.look(maps[1:], wanted[None])[0]
     logits, hidden = (each[0, 0] for each in head.find(looks[None], maps[:1][None]))
-    pixels, new = head.read(logits), _sampled(changed, head, wanted) * _change(head, maps, wanted)
-    gone = (wanted - pixels).norm(dim=-1) > MOVED_PX
-    left = _sampled(changed, head, pixels) * _change(head, maps, pixels) * gone
-    movable = torch.sigmoid(head.movable(looks)[:, 0])
-    sure = logits.flatten(1).softmax(-1).amax(-1) * new * left * movable
-    near = torch.cdist(wanted, wanted)
+    movable, unseen = torch.sigmoid(head.movable(looks)[:, 0]), torch.sigmoid(hidden)
+    cells, hides = grid(*head.map_size, head.image_size).to(wanted), _cells(hides, head.map_size)
+    left = _differs(changed, head, maps, cells.flatten(0, 1)).view(head.map_size) * (1.0 - BESIDE * hides)
+    left = left * (_close(cells, hand, HAND_PX) + _ELSEWHERE)
+    heat = logits.flatten(1).softmax(-1).view(logits.shape) * left
+    pixels, spread = head.read((heat + 1e-12).log()), 1.0
+    sure = heat.flatten(1).amax(-1) * _differs(changed, head, maps, wanted) * movable * (1.0 - unseen).sqrt()
+    sure, near = sure * ((wanted - pixels).norm(dim=-1) > MOVED_PX), torch.cdist(wanted, wanted)
     alike = (near < _ALIKE_PX[1]) & (torch.cdist(wanted - pixels, wanted - pixels) < _ALIKE_PX[0])
-    if (alike * sure).sum(-1).max() < FAINT:
-        close = torch.exp(-0.5 * ((wanted - hand).norm(dim=-1) / _PUSHED_PX).square())
-        sure, alike = movable * torch.sigmoid(hidden) * close * (new > 0).any(), near < _HIDDEN_PX
-        share = sure * alike[(alike * sure).sum(-1).argmax()]
-        centre = share @ wanted / share.sum().clamp_min(1e-9)
-        pixels = wanted + (1.0 - AHEAD) * (hand - centre)
-    score = sure * alike[(alike * sure).sum(-1).argmax()]
+    group = _group(sure, alike)
+    if not len(wanted) or (sure * group).topk(min(_FEW, len(sure))).values.mean() < FAINT:
+        sure = movable * unseen * _close(wanted, hand, _PUSHED_PX) * (_sampled(changed, head, wanted) > 0).any()
+        group = _group(sure, near < _HIDDEN_PX)
+        share = sure * group / (sure * group).sum().clamp_min(1e-9)
+        pixels, spread = wanted + (1.0 - AHEAD) * (hand - share @ wanted), HIDDEN_SPREAD_PX
+    score = sure * group
     best = score.topk(min(MOST_POINTS, int((score > _LEAST * score.max()).sum()))).indices
     if not len(best):
         logger.warning("the goal picture looks like the start: nothing is to be moved")
-    return GoalPoints(pixels[best], wanted[best], score[best], looks[best])
+    return GoalPoints(pixels[best], wanted[best], score[best], looks[best], spread)
 
 
 def grid(rows: int, columns: int, image_size: tuple[int, int]) -> Tensor:
@@ -159,8 +129,23 @@ def grid(rows: int, columns: int, image_size: tuple[int, int]) -> Tensor:
 def _places(head: PointModel, robot: Tensor) -> Tensor:
     """Pixels (Q, 2) on a grid of half a map's cell, where the robot (h, w) is not."""
     rows, columns = (2 * cells for cells in head.map_size)
-    covered = functional.interpolate(robot[None, None].float(), (rows, columns), mode="area")[0, 0] > 0
-    return grid(rows, columns, head.image_size).to(robot.device)[~covered]
+    return grid(rows, columns, head.image_size).to(robot.device)[_cells(robot, (rows, columns)) == 0]
+
+
+def _group(sure: Tensor, alike: Tensor) -> Tensor:
+    """The points (Q,) that are alike (Q, Q) with the one whose few best are surest."""
+    if not len(sure):
+        return sure > 0
+    return alike[(alike * sure).topk(min(_FEW, len(sure)), dim=-1).values.sum(-1).argmax()]
+
+
+def _close(pixels: Tensor, hand: Tensor, spread: float) -> Tensor:
+    return torch.exp(-0.5 * ((pixels - hand).norm(dim=-1) / spread).square())
+
+
+def _cells(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """Shares (h, w) of a map's cells that a mask of the picture's cells covers."""
+    return functional.interpolate(mask[None, None].float(), size, mode="area")[0, 0]
 
 
 def _sampled(changed: Tensor, head: PointModel, pixels: Tensor) -> Tensor:
@@ -170,7 +155,8 @@ def _sampled(changed: Tensor, head: PointModel, pixels: Tensor) -> Tensor:
     return (changed - _NOISE).clamp_min(0.0)[row.clamp(0, len(changed) - 1), column.clamp(0, changed.shape[1] - 1)]
 
 
-def _change(head: PointModel, maps: Tensor, pixels: Tensor) -> Tensor:
-    """How much two pictures, with maps (2, C, h, w), differ at pixels (Q, 2): 0 where they look alike, (Q,)."""
+def _differs(changed: Tensor, head: PointModel, maps: Tensor, pixels: Tensor) -> Tensor:
+    """How surely two pictures, with maps (2, C, h, w), differ at pixels (Q, 2), in colour and looks: 0 to 1, (Q,)."""
     first, second = (functional.normalize(head.look(each[None], pixels[None])[0], dim=-1) for each in maps)
-    return (1.0 - (first * second).sum(-1)).clamp_min(0.0)
+    differs = _sampled(changed, head, pixels) * (1.0 - (first * second).sum(-1)).clamp_min(0.0)
+    return differs / (differs + _DIFFERENT)

@@ -17,7 +17,7 @@ from dexworld.planning.controls import KinematicsOnly
 from dexworld.planning.gradient import KinematicStart
 from dexworld.planning.hand_space import HandSpaceSolver
 from dexworld.planning.mpc import MPCConfig, MPCPolicy
-from dexworld.planning.objectives import JointLimits, KeypointPixels, LatentDistance, Smoothness, WeightedSum
+from dexworld.planning.objectives import JointLimits, KeepOut, KeypointPixels, LatentDistance, Smoothness, WeightedSum
 from dexworld.planning.point_goal import PointGoal
 from dexworld.planning.protocols import Dynamics, Solver
 from dexworld.planning.scene_colours import SceneColours
@@ -32,6 +32,7 @@ SUBGOALS = {"pick_place": TAKE_AND_PUT}
 _LONG = ("pick_place", "push_around")
 _PLACE_STD = (0.07, 0.07, 0.05)  # metres a step along the world's axes
 _PUSH_STD = (0.1, 0.1, 0.015)
+_KEEP_OUT = 10.0  # a metre, in heights of the picture
 PAPER_KEYPOINT_WEIGHT = 0.001  # mu, DexWM paper, section 4.4
 
 
@@ -169,7 +170,8 @@ def task_preset(name: str, task: str, points: bool = False, subgoals: bool = Tru
         return replace(chosen, solver=hand_space(_PLACE_STD, samples=32), config=config)
     if points:
         config = replace(config, approach=Approach())
-        return replace(chosen, objective=point_objective(), solver=hand_space(_PUSH_STD, samples=64), config=config)
+        objective = point_objective() + _KEEP_OUT * KeepOut()
+        return replace(chosen, objective=objective, solver=hand_space(_PUSH_STD, samples=64), config=config)
     return replace(chosen, objective=push_objective(), solver=hand_space(_PUSH_STD, samples=48), config=config)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dexworld.forecast import Forecast
 from dexworld.hands import NUM_TRACKED
+from dexworld.robots.boxes import Boxes
 from dexworld.robots.observation import Observation
 from dexworld.robots.robot import Robot
 from dexworld.track import Track
@@ -104,18 +105,25 @@ class Rollout:
 class GoalPoints:
     """Points of the start picture, pixels (Q, 2) [u, v], where they should be, wanted (Q, 2), and weights (Q,).
 
-    looks: (Q, C), what they look like in the goal picture; None takes what they look like in the start picture.
+    looks: (Q, C), what they look like in the goal picture; None takes what they look like in the start picture. spread:
+    standard deviation of where all of them are together, pixels.
     """
 
     pixels: Tensor
     wanted: Tensor
     weights: Tensor
     looks: Tensor | None = None
+    spread: float = 1.0
 
     def __post_init__(self) -> None:
         shapes = (self.pixels.shape, self.wanted.shape, (*self.weights.shape, 2))
         if self.pixels.ndim != 2 or len({tuple(shape) for shape in shapes}) > 1:
             raise ValueError(f"goal points must be (Q, 2), (Q, 2) and (Q,), not {[tuple(each) for each in shapes]}")
+
+    def only(self, chosen: Tensor) -> "GoalPoints":
+        """The points with these numbers."""
+        looks = None if self.looks is None else self.looks[chosen]
+        return GoalPoints(self.pixels[chosen], self.wanted[chosen], self.weights[chosen], looks, self.spread)
 
     def within(self, corner: Tensor, size: tuple[int, int]) -> "GoalPoints":
         """The same points in a part of their picture, of `size` (height, width) from `corner` (2,) [u, v] on.
@@ -140,6 +148,7 @@ class Goal:
     picture, start_picture: (h, w, 3) colours of the goal and of the first observation, and start_silhouette: (h, w),
         the robot in the latter; None unless an objective compares pictures.
     points: what should be where; None unless an objective asks for points.
+    keep_out: where the arm must not be, or None.
     """
 
     image_size: tuple[int, int]
@@ -151,6 +160,7 @@ class Goal:
     start_picture: Tensor | None = None
     start_silhouette: Tensor | None = None
     points: GoalPoints | None = None
+    keep_out: Boxes | None = None
 
     def __post_init__(self) -> None:
         if tuple(self.pixels.shape) != (NUM_TRACKED, 2) or tuple(self.confidence.shape) != (NUM_TRACKED,):

@@ -16,6 +16,7 @@ from dexworld.planning.approach import at_height
 from dexworld.planning.candidates import CandidateCost, Scene
 from dexworld.planning.hand_space import HandSpaceSolver, hand_joints
 from dexworld.planning.mpc import MPCPolicy
+from dexworld.planning.point_tracker import PointTracker
 from dexworld.planning.protocols import Gaussian, Plan
 from dexworld.robots.observation import Observation
 
@@ -91,24 +92,22 @@ class SubgoalPolicy(MPCPolicy):
             super()._observe(observation, scene)
 
     def _track_points(self, latents: Tensor, image: Tensor, scene: Scene) -> None:
-        """Only the best points; while the hand holds them, hidden ones are where they were expected."""
-        new, expected = self._points is None, None if self._points is None else self._points.expected
+        """Only the best points. What is seen where it was, and not with the hand that closed on it, wasn't taken."""
+        new = self._points is None
         super()._track_points(latents, image, scene)
         tracker, points = self._points, self.goal.points
         assert tracker is not None
         assert points is not None
         if new:
             best = points.weights.topk(min(_FOLLOWED, len(points.weights))).indices
-            points = replace(points, **{name: value[best] for name, value in vars(points).items() if value is not None})
+            points = points.only(best)
             self._goal, self._first = replace(self.goal, points=points), points.pixels
-            tracker.pixels, tracker.looks = points.pixels, tracker.looks[best]
-        elif self.stages[self._stage].closed and expected is not None:
-            hidden = tracker.head.find(tracker.looks[None], tracker.head.maps(latents[None])[:, None])[1][0, 0] > 0
+            self._points = PointTracker(tracker.head, latents, points)
+        elif self.stages[self._stage].closed:
             left = (tracker.pixels - self._first).norm(dim=-1) < LEFT_PX
-            away = (expected - self._first).norm(dim=-1) > 2 * LEFT_PX
-            if (~hidden & left & away).float().mean() > 0.5:  # seen where it was: it was not taken
+            away = (tracker.expected - self._first).norm(dim=-1) > 2 * LEFT_PX
+            if (left & away).float().mean() > 0.5:
                 self._stage, self._guessed = -1, None
-            tracker.pixels = torch.where(hidden[:, None], expected, tracker.pixels)
 
     def _search(self, scene: Scene, horizon: int) -> tuple[Plan, CandidateCost, Plan | None]:
         """Where the stages that are left should happen."""
@@ -121,7 +120,7 @@ class SubgoalPolicy(MPCPolicy):
             self._first, self._found = self._points.pixels, like.new_zeros(3, 3)
             self._guessed = self._guess(scene)
         reference = self._hands(scene, stages, rows @ (self._guessed + self._found))
-        space = HandSpaceSolver(self.solver, iterations=3).bind(self.robot, scene.world_from_base)
+        space = HandSpaceSolver(self.solver, iterations=3).bind(self.robot, scene.world_from_base, self.goal.keep_out)
         judged = [number for number, stage in enumerate(stages) if stage.points is not None]
         share = like.new_tensor([stages[number].points for number in judged])[:, None, None]
         wanted = torch.lerp(self._first.expand(len(judged), -1, -1), points.wanted.expand(len(judged), -1, -1), share)
@@ -160,7 +159,9 @@ class SubgoalPolicy(MPCPolicy):
         for stage, wrist in zip(stages, (wrists - base[:3, 3]) @ base[:3, :3], strict=True):
             fingers = joints.new_tensor(grip.closed if stage.closed else grip.opened)
             joints = torch.cat([joints[self.robot.arm], fingers])
-            joints = hand_joints(self.robot, joints[None], bounds, wrist[None], rotation[None], 15)[0]
+            joints = hand_joints(self.robot, joints[None], bounds, wrist[None], rotation[None], 15, self.goal.keep_out)[
+                0
+            ]
             found.append(joints)
         return torch.stack(found)
 

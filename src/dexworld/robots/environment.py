@@ -21,6 +21,8 @@ class Environment(Protocol):
     An action is a vector of absolute joint targets (J,), as `Robot.check_targets` accepts them. Observations are dicts
     that hold the fields of `Observation`. The info of `reset` holds a `goal_image` (H, W, 3) uint8. An episode ends
     when `step` says terminated or truncated; then `success` judges it.
+
+    Optional member: `keep_out`, a tuple of `boxes.Box`es that the arm has to stay out of, such as its table.
     """
 
     @property

@@ -10,7 +10,7 @@ from dexworld.hands import NUM_KEYPOINTS
 from dexworld.robots.franka_allegro import FrankaAllegro, TipConvention
 from dexworld.robots.observation import Observation
 from dexworld.sim.kitchen import kitchen_tasks as tasks
-from dexworld.sim.kitchen.kitchen_scene import IMAGE_SIZE, TRAINING_SEEDS, Layout, random_layout
+from dexworld.sim.kitchen.kitchen_scene import COUNTER_BOX, IMAGE_SIZE, TRAINING_SEEDS, Layout, random_layout
 from dexworld.sim.kitchen.kitchen_simulation import TICKS_PER_FRAME, SimState, Simulation
 from dexworld.sim.kitchen.kitchen_tasks import ALL_TASKS, MOVES, TaskEpisode, draw_episode
 from dexworld.sim.kitchen.task_builders import step
@@ -37,6 +37,7 @@ class KitchenEnv(gymnasium.Env):
     unknown task or mode.
     """
 
+    keep_out = (COUNTER_BOX,)
     metadata = {"render_modes": ["rgb_array"], "render_fps": 1}  # noqa: RUF012  Gymnasium's own declaration
 
     def __init__(

@@ -17,7 +17,8 @@ from dexworld.sim.kitchen.allegro_body import add_robot
 from dexworld.sim.kitchen.objects import ObjectSpec, add_object, random_object
 from dexworld.sim.poses import quaternion, turn_about_x, turn_about_z
 
-COUNTER_TOP = 0.92
+COUNTER_TOP, COUNTER_FRONT = 0.92, 0.45
+COUNTER_BOX = ((COUNTER_FRONT, -1.4, 0.0), (1.2, 1.4, COUNTER_TOP))  # whatever its depth
 IMAGE_SIZE = (224, 392)
 CAMERA_POSITION = (0.212, 0.0, 1.614)
 CAMERA_PITCH_DEG = 30.0
@@ -163,7 +164,7 @@ def _add_room(spec: mujoco.MjSpec, layout: Layout, rng: np.random.Generator) -> 
     splash = material("splash", ("tile", "marble", "plaster"), 2.0)
     floor = material("floor", ("wood", "tile"), 1.0)
     cabinet = material("cabinet", ("wood", "plaster"), 1.0)
-    depth, front = layout.counter_depth, 0.45
+    depth, front = layout.counter_depth, COUNTER_FRONT
     centre, back = front + depth / 2, front + depth
     world.add_geom(name="floor", type=_GEOM.mjGEOM_PLANE, size=[3, 3, 0.1], material=floor)
     shape = {"type": _GEOM.mjGEOM_BOX, "size": [depth / 2, 1.4, 0.02], "pos": [centre, 0, COUNTER_TOP - 0.02]}
