@@ -23,6 +23,7 @@ LAYERS = {
     "robots": {"base"},
     "data": {"base"},
     "models": {"base"},
+    "baselines": {"base", "models"},
     "planning": {"base", "robots"},
     "sim": {"base", "data", "robots"},
     "training": {"base", "data", "models"},

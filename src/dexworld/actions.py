@@ -47,7 +47,8 @@ OFFICIAL = ActionConvention(frame="window", camera="release")
 class HandMotion:
     """T transitions between T + 1 frames, with any leading batch dimensions.
 
-    deltas: (..., T, 44, 3) actions, unscaled (metres, radians).
+    deltas: (..., T, 44, 3) actions, unscaled (metres, radians). Models that are told something else than the hands have
+        other rows here.
     pixels: (..., T + 1, 12, 3) the tracked keypoints of every frame in that frame's own camera: u and v in pixels of
         the stored image, depth in metres.
     visible: (..., T + 1, 12) bool: annotated and in front of the camera; it may lie outside the image.
@@ -59,8 +60,7 @@ class HandMotion:
 
     def __post_init__(self) -> None:
         *batch, steps = self.deltas.shape[:-2]
-        tails = {"deltas": (steps, ACTION_ROWS, 3), "pixels": (steps + 1, NUM_TRACKED, 3)}
-        for name, tail in (tails | {"visible": (steps + 1, NUM_TRACKED)}).items():
+        for name, tail in (("pixels", (steps + 1, NUM_TRACKED, 3)), ("visible", (steps + 1, NUM_TRACKED))):
             shape = tuple(getattr(self, name).shape)
             if shape != (*batch, *tail):
                 raise ValueError(f"HandMotion.{name} has shape {shape}, expected {(*batch, *tail)}")
@@ -90,7 +90,7 @@ class HandMotion:
         """Prepend `count` transitions in which nothing moves: repeats of the first frame with zero actions."""
         if count == 0:
             return self
-        deltas = self.deltas.new_zeros(*self.deltas.shape[:-3], count, ACTION_ROWS, 3)
+        deltas = self.deltas.new_zeros(*self.deltas.shape[:-3], count, *self.deltas.shape[-2:])
         return HandMotion(
             torch.cat([deltas, self.deltas], dim=-3),
             torch.cat([self.pixels[..., :1, :, :]] * count + [self.pixels], dim=-3),
@@ -118,21 +118,27 @@ def hand_motion(
     world_from_camera: Tensor,
     intrinsics: Tensor,
     convention: ActionConvention = ActionConvention(),
+    told: tuple[Tensor, Tensor] | None = None,
 ) -> HandMotion:
     """The motion between T + 1 annotated frames.
 
     keypoints_world (..., T + 1, 42, 3) metres, keypoints_valid (..., T + 1, 42) bool, world_from_camera
-    (..., T + 1, 4, 4) and intrinsics (..., 3, 3) for the stored image size. A keypoint that is missing in either frame
-    of a pair has a zero displacement. Raises ValueError on non-finite values of valid keypoints or cameras.
+    (..., T + 1, 4, 4) and intrinsics (..., 3, 3) for the stored image size. told: other points (..., T + 1, K, 3) in
+    metres and which are valid (..., T + 1, K), whose displacements are the action instead of the keypoints'. A point
+    that is missing in either frame of a pair has a zero displacement. Raises ValueError on non-finite values of valid
+    points or cameras.
     """
-    if not torch.isfinite(keypoints_world[keypoints_valid]).all() or not torch.isfinite(world_from_camera).all():
+    points, valid = told or (keypoints_world, keypoints_valid)
+    whole = (keypoints_world[keypoints_valid], points[valid], world_from_camera)
+    if not all(torch.isfinite(each).all() for each in whole):
         raise ValueError("keypoints or camera poses hold NaN or Inf; mark such keypoints invalid or drop the frame")
     keypoints_world = torch.where(keypoints_valid[..., None], keypoints_world, torch.zeros_like(keypoints_world))
+    points = torch.where(valid[..., None], points, torch.zeros_like(points))
     camera_from_world = invert(world_from_camera)
     reference = camera_from_world[..., :-1, :, :] if convention.frame == "step" else camera_from_world[..., :1, :, :]
     rotation = reference[..., :3, :3]
-    displacement = (keypoints_world[..., 1:, :, :] - keypoints_world[..., :-1, :, :]) @ rotation.transpose(-1, -2)
-    both_valid = keypoints_valid[..., 1:, :] & keypoints_valid[..., :-1, :]
+    displacement = (points[..., 1:, :, :] - points[..., :-1, :, :]) @ rotation.transpose(-1, -2)
+    both_valid = valid[..., 1:, :] & valid[..., :-1, :]
     displacement = torch.where(both_valid[..., None], displacement, torch.zeros_like(displacement))
     deltas = torch.cat([displacement, camera_delta(world_from_camera, convention)], dim=-2)
 

@@ -14,6 +14,7 @@ import torch
 from dexworld.hands import NUM_KEYPOINTS
 
 Array = Any  # np.ndarray or torch.Tensor; all arrays of one track are of the same kind
+TASK_BYTES = 384  # of a sentence, in UTF-8
 FAR = 1e5  # metres, radians or pixels; larger numbers are damage
 
 
@@ -205,6 +206,17 @@ class Track:
         if confidence is None:
             return self.keypoints_valid
         return self.keypoints_valid & (np.nan_to_num(np.asarray(confidence)) > 0)
+
+    @property
+    def task_utf8(self) -> Array:
+        """(..., T, 384) uint8: the task in every row, for models that read it; zeros behind its last byte.
+
+        A longer sentence loses its end. Raises KeyError for a batch without this column.
+        """
+        if self.batch or "task_utf8" in self.columns:
+            return self["task_utf8"]
+        text = self.task.encode()[:TASK_BYTES].ljust(TASK_BYTES, b"\0")
+        return np.broadcast_to(np.frombuffer(text, np.uint8), (len(self), TASK_BYTES))
 
     def with_columns(self, **columns: Array | None) -> "Track":
         """The same track with these columns added or replaced; None drops one."""

@@ -147,6 +147,17 @@ def test_the_shuffled_control_starts_at_this_hand_and_moves_like_the_other():
         torch.testing.assert_close(moved.pixels[0], motion_of(here).pixels[0])
 
 
+def test_the_shuffled_control_has_the_others_body_and_sentence():
+    bodies = [np.random.default_rng(seed).normal(size=(21, 18, 3)) for seed in (0, 1)]
+    both = [
+        make_episode(seed, extras={"body_world": body, "body_valid": np.ones((21, 18), bool)})
+        for seed, body in enumerate(bodies)
+    ]
+    mixed = transplanted(*(clip_of(dataclasses.replace(each, task=f"task {each.seed}"), FAST) for each in both))
+    assert bytes(mixed["task_utf8"][-1]).startswith(b"task 1\0")
+    np.testing.assert_allclose(mixed["body_world"], bodies[0][0] + bodies[1] - bodies[1][0])
+
+
 def test_partners_are_never_oneself():
     for count in (2, 3, 17):
         partners = derangement(count, np.random.default_rng(count))

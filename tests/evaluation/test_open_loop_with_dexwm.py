@@ -14,9 +14,11 @@ from dexworld.evaluation.open_loop import OpenLoopConfig, evaluate_open_loop
 from dexworld.models.keypoint_head import EVALUATOR_PRESETS, EvaluatorConfig, KeypointEvaluator
 from dexworld.models.latent_readers import chosen_evaluator, encoder_fingerprint
 from dexworld.models.latent_space import LatentSpace
+from dexworld.models.world_model import build_world_model
 from dexworld.report.atomic import AtomicConfig, atomic_motions, best_frame
 from dexworld.report.imagine import imagine
 from dexworld.track import ArrayFrames
+from kind_fixtures import KINDS, config_of
 
 SHORT, SIX_STEPS = (OpenLoopConfig(steps=steps, resamples=20) for steps in (3, 6))
 
@@ -124,11 +126,16 @@ def test_the_results_say_who_read_the_keypoints(model, episodes, tmp_path, monke
     assert read["auto"]["mse_ratio_4s"] == read["own"]["mse_ratio_4s"]
 
 
-def test_a_new_residual_model_predicts_that_nothing_changes(model, episodes):
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_new_residual_model_predicts_that_nothing_changes(model, episodes, kind):
+    encoder, model = model.encoder, build_world_model(config_of(kind, model.config))
+    model.encoder = encoder
     figures = evaluate_open_loop(model, episodes, SIX_STEPS)
     assert figures["mse_ratio_1s"] == pytest.approx(1.0, abs=1e-5)
     assert figures["mae_avg"] == pytest.approx(figures["copy_last_mae_avg"], rel=1e-5)
     assert figures["mse_ratio_1.2s"] == pytest.approx(figures["shuffled_mse_ratio_1.2s"], abs=1e-5)
+    motions = atomic_motions(episodes[0], best_frame(episodes[0]), AtomicConfig(steps=2), model.condition)
+    assert imagine(model, episodes[0], motions, best_frame(episodes[0])).change.max() < 1e-5
 
 
 def test_a_model_with_weights_answers_to_its_actions(model, episodes):
@@ -145,7 +152,7 @@ def test_a_model_with_weights_answers_to_its_actions(model, episodes):
 def test_imagination_starts_from_the_frame_as_the_model_holds_it(model, episodes):
     episode = episodes[0]
     frame = best_frame(episode)
-    motions = atomic_motions(episode, frame, AtomicConfig(steps=2), model.config.action_convention)
+    motions = atomic_motions(episode, frame, AtomicConfig(steps=2), model.condition)
     imagined = imagine(model, episode, motions, frame)
     assert imagined.decoded
     assert imagined.images.shape == (8, 3, 224, 392, 3)

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from dexworld.actions import ACTION_ROWS, HandMotion
-from dexworld.hands import NUM_TRACKED
+from dexworld.hands import NUM_KEYPOINTS, NUM_TRACKED
 from dexworld.models.config import DexWMConfig, EncoderConfig, PredictorConfig
 from dexworld.models.predictor import Predictor
+from dexworld.track import Track
+from kind_fixtures import body_and_sentence
 
 GRID, IMAGE_SIZE, LATENT_DIM = (2, 3), (56, 84), 10
 
@@ -53,6 +55,22 @@ def random_motion(batch: int, steps: int, seed: int = 0, dtype: torch.dtype = to
     shape = (batch, steps + 1, NUM_TRACKED)
     pixels = torch.cat([uniform(*shape, 2) * size, 0.5 + uniform(*shape, 1)], -1)
     return HandMotion(deltas, pixels, uniform(*shape) > 0.2)
+
+
+def random_track(batch: int, frames: int, seed: int = 0) -> Track:
+    """Hands and upper body that move about before a moving camera, a sentence for each window; float32."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(*shape: int) -> Tensor:
+        return 0.1 * (torch.rand(batch, frames, *shape, generator=generator) - 0.5)
+
+    poses = torch.eye(4).repeat(batch, frames, 1, 1)
+    poses[..., :3, 3] = uniform(3)
+    matrix = torch.tensor([[60.0, 0, IMAGE_SIZE[1] / 2], [0, 60.0, IMAGE_SIZE[0] / 2], [0, 0, 1]])
+    keypoints = uniform(NUM_KEYPOINTS, 3) + torch.tensor([0.0, 0, 1])
+    columns = {"keypoints_world": keypoints, "keypoints_valid": uniform(NUM_KEYPOINTS) > -0.03}
+    columns |= {"keypoints_shown": columns["keypoints_valid"]} | body_and_sentence((batch,), frames, seed)
+    return Track(poses, matrix.expand(batch, 3, 3), columns)
 
 
 def random_latents(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:

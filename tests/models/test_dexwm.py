@@ -5,15 +5,25 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
-from model_fixtures import IMAGE_SIZE, SMALL_MODEL, random_latents, random_motion, randomise, refused, shared_start
+from model_fixtures import (
+    IMAGE_SIZE,
+    SMALL_MODEL,
+    random_latents,
+    random_motion,
+    random_track,
+    randomise,
+    refused,
+    shared_start,
+)
 from safetensors.torch import load_file, save_file
 
 from dexworld.models.checkpoint import CheckpointError
-from dexworld.models.config import PRESETS, DexWMConfig, EncoderConfig
+from dexworld.models.config import DexWMConfig, EncoderConfig
 from dexworld.models.dexwm import DexWM
-from dexworld.models.world_model import BFloat16Rollouts, preset
+from dexworld.models.world_model import BFloat16Rollouts, build_world_model, kinds, load_world_model, preset
 from dexworld.options import from_dict
 from encoder_fixtures import save_tiny
+from kind_fixtures import KINDS, config_of
 
 
 def frames(*shape: int) -> torch.Tensor:
@@ -21,18 +31,29 @@ def frames(*shape: int) -> torch.Tensor:
     return torch.randint(0, 256, (*shape, *IMAGE_SIZE, 3), dtype=torch.uint8, generator=generator)
 
 
-@pytest.fixture
-def model() -> DexWM:
-    result = DexWM(SMALL_MODEL, {"training_seeds": [0, 9]})
+def random_model(kind: str) -> DexWM:
+    result = build_world_model(config_of(kind, SMALL_MODEL), {"training_seeds": [0, 9]})
     randomise(result.predictor)
     randomise(result.keypoint_head)
     result.encoder.fit([frames(20)])
     return result.eval()
 
 
-def test_the_verbs_have_the_shapes_they_promise(model):
-    latents = model.encode(frames(2, 4))
-    motion = random_motion(2, 3, dtype=torch.float32)
+@pytest.fixture
+def model() -> DexWM:
+    return random_model("dexwm")
+
+
+@pytest.fixture(params=[*KINDS, "nwm-diffusion"])
+def any_model(request) -> DexWM:
+    return random_model(request.param)
+
+
+def test_the_verbs_have_the_shapes_they_promise(any_model):
+    model, latents = any_model, any_model.encode(frames(2, 4))
+    motion = model.condition(random_track(2, 4))
+    assert motion.deltas.shape[:2] == (2, 3)
+    assert motion.deltas.shape[2:].numel() == model.config.action_dim
     assert latents.shape == (2, 4, 6, 10)
     assert model.predict(latents, motion).shape == (2, 3, 6, 10)
     assert model.unroll(latents[:, :2], motion).shape == (2, 2, 6, 10)
@@ -43,15 +64,27 @@ def test_the_verbs_have_the_shapes_they_promise(model):
     assert model.decode(latents).shape == (2, 4, *IMAGE_SIZE, 3)
 
 
-def test_planning_continues_what_was_observed_as_unrolling_does(model):
-    latents = model.encode(frames(3))
-    observed, future = random_motion(1, 2, dtype=torch.float32), random_motion(5, 4, seed=1, dtype=torch.float32)
+def test_planning_continues_what_was_observed_as_unrolling_does(any_model):
+    model, latents = any_model, any_model.encode(frames(3))
+    observed, future = model.condition(random_track(1, 3)), model.condition(random_track(5, 5, seed=1))
     future = shared_start(observed.index(0), future)
     with torch.no_grad():
-        planned = model.rollout(model.start(latents, observed.index(0)), future)
+        planned = model.rollout(model.start(latents, observed.index(0)), future, max_batch=3)
         unrolled = model.unroll(latents.expand(5, -1, -1, -1), observed.index([0] * 5).then(future))
     assert planned.shape == (5, 4, 6, 10)
     assert (planned - unrolled).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_single_frame_is_continued_as_the_teacher_forced_window_that_repeats_it(kind):
+    model = random_model(kind)
+    latents = model.encode(frames(1, 2))
+    track = random_track(1, 2).at([0] * model.config.num_context + [1])
+    with torch.no_grad():
+        taught = model.predict(latents[:, [0] * model.config.num_context + [1]], model.condition(track))[:, -1:]
+        unrolled = model.unroll(latents[:, :1], model.condition(track.at([0, -1])))
+    assert (unrolled - latents[:, :1]).abs().max() > 0.1
+    assert (unrolled - taught).abs().max() < 1e-4
 
 
 def test_unrolling_nothing_is_refused(model):
@@ -59,9 +92,11 @@ def test_unrolling_nothing_is_refused(model):
     refused("leave nothing to predict", model.unroll, model.encode(frames(1, 2)), motion)
 
 
-def test_a_saved_model_loads_the_same(model, tmp_path):
+def test_a_saved_model_loads_the_same(any_model, tmp_path):
+    model = any_model
     model.save_pretrained(tmp_path / "model")
-    loaded = DexWM.from_pretrained(tmp_path / "model")
+    loaded = load_world_model(tmp_path / "model")
+    assert type(loaded) is type(model)
     assert loaded.config == model.config
     assert loaded.provenance == {"training_seeds": [0, 9]}
     for name, value in model.state_dict().items():
@@ -72,9 +107,9 @@ def test_a_saved_model_loads_the_same(model, tmp_path):
 
 
 def test_every_preset_survives_json():
-    for name in PRESETS:
+    for name in (name for kind in KINDS for name in kinds()[kind].presets):
         config = preset(name)
-        assert from_dict(DexWMConfig, json.loads(json.dumps(asdict(config)))) == config
+        assert from_dict(type(config), json.loads(json.dumps(asdict(config)))) == config
     refused("choose from paper-s", preset, "huge")
 
 

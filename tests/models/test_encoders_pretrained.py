@@ -189,7 +189,8 @@ def test_choices_that_make_no_sense_are_refused(tmp_path):
         refused(r"no encoder '.*choose from dinov2-small, .*or give a folder", find_encoder, name)
     rounded, normed = EncoderChoice(encoder_precision="bfloat16"), EncoderChoice(encoder_norm="layer")
     refused("a pca encoder has no precision", rounded.applied, preset("tiny"))
-    refused("a model to start from keeps its encoder", RunConfig, initial="model", encoder=EncoderChoice("dinov2-base"))
+    for own in ({"encoder": EncoderChoice("dinov2-base")}, {"sentences": "hashed"}):
+        refused("a model to start from keeps its encoders", RunConfig, initial="model", **own)
     refused("a checkpoint has its own encoder", LatentsConfig, (tmp_path,), checkpoint="model", encoder=normed)
     refused("encoder_norm is 'batch'", EncoderChoice, encoder_norm="batch")
     kind = "transformers"

@@ -42,7 +42,7 @@ def episode():
 
 @pytest.fixture
 def motions(model, episode):
-    return {"up": atomic_motions(episode, 0, AtomicConfig(steps=1), model.config.action_convention)["up"]}
+    return {"up": atomic_motions(episode, 0, AtomicConfig(steps=1), model.condition)["up"]}
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """A world small enough to train in seconds: a bright disc, the hand, moves over a dark table."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,10 +9,11 @@ import torch
 from dexworld.data.datasets import open_dataset
 from dexworld.data.recordings import EpisodeWriter
 from dexworld.models.config import DexWMConfig, EncoderConfig, KeypointHeadConfig, PredictorConfig
-from dexworld.models.dexwm import DexWM
+from dexworld.models.world_model import build_world_model
 from dexworld.track import Track
 from dexworld.training.train_config import TrainConfig
 from dexworld.training.train_world_model import RunConfig
+from kind_fixtures import config_of
 from square_fixtures import episode_of
 
 SIZE = 56  # pixels
@@ -31,7 +34,9 @@ def disc_episode(seed: int, length: int = 20) -> Track:
     keypoints[:, 21:, 2] = DEPTH
     valid = np.zeros((length, 42), dtype=bool)
     valid[:, 21:] = True
-    return episode_of(f"disc {seed}", frames, FOCAL, keypoints, valid, seed)
+    body = {"body_world": generator.normal(keypoints[:, :18], 0.02), "body_valid": valid[:, 21:39]}
+    episode = episode_of(f"disc {seed}", frames, FOCAL, keypoints, valid, seed, **body)
+    return replace(episode, task=f"go {'left' if path[-1, 0] < path[0, 0] else 'right'}")
 
 
 def small_model() -> DexWMConfig:
@@ -82,9 +87,9 @@ def disc_data(tmp_path_factory):
 def make_model(disc_data, model_config):
     """Makes a new world model, always the same, whose encoder is fitted on the discs."""
 
-    def make():
+    def make(kind="dexwm"):
         torch.manual_seed(0)
-        model, dataset = DexWM(model_config), open_dataset(disc_data)
+        model, dataset = build_world_model(config_of(kind, model_config)), open_dataset(disc_data)
         model.encoder.fit([torch.from_numpy(dataset[i].frames.read([0, 9, 19])) for i in range(len(dataset))])
         return model
 

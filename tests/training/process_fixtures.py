@@ -16,13 +16,15 @@ from safetensors.torch import load_file
 
 from dexworld.data.frame_labels import FrameLabels
 from dexworld.data.latent_cache import LatentCache
-from dexworld.data.windows import WindowSampler
+from dexworld.data.windows import DEFAULT_COLUMNS, WindowSampler
 from dexworld.models.config import DexWMConfig, EncoderConfig, KeypointHeadConfig, PredictorConfig
-from dexworld.models.dexwm import DexWM
+from dexworld.models.world_model import build_world_model
+from dexworld.track import TASK_BYTES
 from dexworld.training.distributed import joined
 from dexworld.training.train_config import ScaleConfig, TrainConfig
 from dexworld.training.trainer import Trainer
 from dexworld.training.window_task import WindowTask
+from kind_fixtures import config_of
 
 EPISODES, FRAMES = 8, 12
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -37,20 +39,22 @@ RECORD = np.dtype(
         ("object_motion", "<f4"),
         ("keypoints_valid", "?", (42,)),
         ("keypoints_shown", "?", (42,)),
+        ("body_world", "<f4", (18, 3)),
+        ("body_valid", "?", (18,)),
+        ("task_utf8", "u1", (TASK_BYTES,)),
     ]
 )
 
 
-def tiny_model() -> DexWM:
+def tiny_model(kind: str = "dexwm"):
     torch.manual_seed(0)
-    return DexWM(
-        DexWMConfig(
-            image_size=(56, 56),
-            encoder=EncoderConfig(dim=8, patch=14, downsample=2),
-            predictor=PredictorConfig(dim=16, depth=2, heads=2, num_context=3),
-            keypoint_head=KeypointHeadConfig(dim=16, depth=1, heads=2, cell=4),
-        )
+    config = DexWMConfig(
+        image_size=(56, 56),
+        encoder=EncoderConfig(dim=8, patch=14, downsample=2),
+        predictor=PredictorConfig(dim=16, depth=2, heads=2, num_context=3),
+        keypoint_head=KeypointHeadConfig(dim=16, depth=1, heads=2, cell=4),
     )
+    return build_world_model(config_of(kind, config))
 
 
 def tiny_cache() -> LatentCache:
@@ -63,6 +67,8 @@ def tiny_cache() -> LatentCache:
     records["keypoints_world"], records["world_from_camera"] = keypoints, np.eye(4)
     records["keypoints_valid"] = generator.random((total, 42)) < generator.random((total, 1))
     records["keypoints_shown"] = records["keypoints_valid"]
+    records["body_world"], records["body_valid"] = keypoints[:, :18] / 2, True
+    records["task_utf8"][:, :2] = np.repeat(np.arange(97, 97 + EPISODES), FRAMES)[:, None]
     intrinsics = np.tile(np.array([[100, 0, 28], [0, 100, 28], [0, 0, 1]], np.float32), (EPISODES, 1, 1))
     labels = FrameLabels(records, np.arange(EPISODES + 1) * FRAMES, intrinsics, np.full(EPISODES, 5.0))
     return LatentCache(Path("cache"), generator.standard_normal((total, 4, 8)).astype(np.float16), labels)
@@ -96,11 +102,12 @@ class NumberedSampler(WindowSampler):
         return super().batch(step, size)
 
 
-def tiny_trainer(folder: Path, processes, scale=ScaleConfig(), spoil=None, **changes) -> Trainer:
-    model, config, cache = tiny_model(), tiny_training(**changes), tiny_cache()
+def tiny_trainer(folder: Path, processes, scale=ScaleConfig(), spoil=None, kind="dexwm", **changes) -> Trainer:
+    model, config, cache = tiny_model(kind), tiny_training(**changes), tiny_cache()
     if spoil is not None:
         spoil(cache)
     windows = partial(NumberedSampler, [cache], seed=0, rank=processes.rank, world_size=processes.count)
+    windows = partial(windows, columns=getattr(model, "columns", DEFAULT_COLUMNS))
     task = CountedTask(model, config, windows, items_each=processes.items_each)
     folder.mkdir(parents=True, exist_ok=True)
     task.ledger = folder / f"ledger-{os.getpid()}.txt"

@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,14 @@ from process_fixtures import Run, advance, curve_into, state_of, tiny_trainer, t
 from dexworld.models.config import KeypointHeadConfig
 from dexworld.models.decoder import DecoderConfig
 from dexworld.models.dexwm import DexWM
+from dexworld.models.world_model import load_world_model
 from dexworld.training.checkpoints import latest
 from dexworld.training.distributed import Processes, choose, joined
 from dexworld.training.train_config import ScaleConfig
 from dexworld.training.train_decoder import DecoderRunConfig, DecoderTrainConfig, train_decoder
 from dexworld.training.train_evaluator import EvaluatorRunConfig, EvaluatorTrainConfig, train_evaluator
 from dexworld.training.train_world_model import train
+from kind_fixtures import KINDS
 
 ALONE = Processes()
 
@@ -32,10 +35,21 @@ def curve(folder: Path) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("alone")
-    Run(folder / "errors", 0, train_tiny, folder).succeed()
-    return folder
+def alone_of(tmp_path_factory):
+    """Gives the folder of a run of one process, by kind of world model."""
+
+    @cache
+    def run(kind):
+        folder = tmp_path_factory.mktemp("alone")
+        Run(folder / "errors", 0, train_tiny, folder, kind=kind).succeed()
+        return folder
+
+    return run
+
+
+@pytest.fixture
+def alone(alone_of):
+    return alone_of("dexwm")
 
 
 def assert_as_alone(folder: Path, alone: Path) -> None:
@@ -46,15 +60,16 @@ def assert_as_alone(folder: Path, alone: Path) -> None:
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-4, atol=5e-6, msg=name)
-    models = [DexWM.from_pretrained(end).state_dict() for end in ends]
+    models = [load_world_model(end).state_dict() for end in ends]
     for name, value in models[1].items():
         torch.testing.assert_close(models[0][name], value, rtol=1e-4, atol=5e-6, msg=name)
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_two_processes_train_as_one(alone, tmp_path, parallel):
-    Run(tmp_path / "errors", 2, train_tiny, tmp_path, ScaleConfig(parallel=parallel)).succeed()
-    assert_as_alone(tmp_path, alone)
+def test_two_processes_train_as_one(alone_of, tmp_path, parallel, kind):
+    Run(tmp_path / "errors", 2, train_tiny, tmp_path, ScaleConfig(parallel=parallel), kind=kind).succeed()
+    assert_as_alone(tmp_path, alone_of(kind))
 
 
 def test_accumulated_gradients_are_exchanged_once_and_the_same(tmp_path):

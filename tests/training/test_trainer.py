@@ -16,25 +16,27 @@ from process_fixtures import Run
 
 from dexworld.data.datasets import open_dataset
 from dexworld.data.latent_cache import latent_cache
-from dexworld.data.windows import WindowSampler
+from dexworld.data.windows import DEFAULT_COLUMNS, WindowSampler
 from dexworld.models.dexwm import DexWM
 from dexworld.training.checkpoints import ResumeError, latest
 from dexworld.training.train_world_model import train
 from dexworld.training.trainer import Trainer, TrainingDiverged
 from dexworld.training.validation import Validation
 from dexworld.training.window_task import WindowTask
+from kind_fixtures import BASELINES
 
 
 @pytest.fixture
 def make_trainer(disc_data, tmp_path, make_model, make_training):
-    def make(folder="run", validate=False, **changes):
-        model = make_model()
+    def make(folder="run", validate=False, kind="dexwm", **changes):
+        model = make_model(kind)
         cache = latent_cache(open_dataset(disc_data), model.encode, "fitted on three frames of each episode")
         config = make_training(**changes)
         training, held_out = [np.arange(10)], [np.arange(10, 12)]
-        held_out_windows = partial(WindowSampler, [cache], seed=0, episodes=held_out)
+        columns = {"columns": getattr(model, "columns", DEFAULT_COLUMNS)}
+        held_out_windows = partial(WindowSampler, [cache], seed=0, episodes=held_out, **columns)
         validation = Validation(held_out_windows, config.validation_rollouts, 8) if validate else None
-        windows = partial(WindowSampler, [cache], seed=config.seed, episodes=training)
+        windows = partial(WindowSampler, [cache], seed=config.seed, episodes=training, **columns)
         return Trainer(model, config, WindowTask(model, config, windows), tmp_path / folder, validation)
 
     return make
@@ -96,10 +98,15 @@ def test_a_killed_process_goes_on_to_the_same_weights(disc_data, tmp_path, small
     assert steps[0] == steps[1]
 
 
-@pytest.mark.parametrize(
-    "pointer", [None, b"", b"\xff\x00", b"step-00000099\n"], ids=["lost", "empty", "damaged", "gone"]
-)
-def test_a_run_whose_latest_is_lost_goes_on_from_its_newest_whole_step_and_says_so(make_trainer, caplog, pointer):
+POINTERS = {"lost": None, "empty": b"", "damaged": b"\xff\x00", "gone": b"step-00000099\n"}
+
+
+LOST = [*(("dexwm", name) for name in POINTERS), *((kind, "lost") for kind in (*BASELINES, "nwm-diffusion"))]
+
+
+@pytest.mark.parametrize(("kind", "pointer"), LOST)
+def test_a_run_whose_latest_is_lost_goes_on_from_its_newest_whole_step_and_says_so(make_trainer, caplog, kind, pointer):
+    make_trainer, pointer = partial(make_trainer, kind=kind), POINTERS[pointer]
     trainer = make_trainer(steps=12, keep_checkpoints=3)
     trainer.run()
     folder = trainer.folder / "checkpoints"

@@ -18,12 +18,14 @@ from dexworld.data.windows import WindowSampler
 from dexworld.models.conditioning import action_scale
 from dexworld.models.dexwm import DexWM
 from dexworld.models.reference import checkpoint_path
+from dexworld.models.world_model import load_world_model
 from dexworld.training.checkpoints import ResumeError
 from dexworld.training.estimate import plan_run
 from dexworld.training.fit import code_version
 from dexworld.training.run_data import split_by_scene
 from dexworld.training.train_evaluator import EvaluatorRunConfig, train_evaluator
 from dexworld.training.train_world_model import RunConfig, initial_model, train
+from kind_fixtures import KINDS, config_of
 from square_fixtures import episode_of
 
 
@@ -42,9 +44,13 @@ def make_run(data, tmp_path, make_training):
     return make
 
 
-def test_a_run_leaves_a_model_its_provenance_curve_and_results(make_run, model_config, tmp_path):
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_leaves_a_model_its_provenance_curve_and_results(make_run, model_config, tmp_path, kind):
+    model_config = config_of(kind, model_config)
     folder = train(make_run(), model_config)
-    model = DexWM.from_pretrained(folder)
+    model = load_world_model(folder)
+    assert (model.kind, type(model.config)) == (kind, type(model_config))
+    assert type(model_config).__name__ in (folder / "README.md").read_text() or kind == "dexwm"
     provenance = model.provenance
     assert provenance["training_seeds"] == [[0, 11]]
     assert provenance["datasets"][0]["episodes"] == 12
@@ -59,7 +65,7 @@ def test_a_run_leaves_a_model_its_provenance_curve_and_results(make_run, model_c
     curve = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert {"loss", "latents", "learning_rate", "samples_per_second"} <= curve[0].keys()
     assert list((tmp_path / "run" / "tensorboard").iterdir())
-    assert model.config.action_scale != model_config.action_scale
+    assert (model.config.action_scale != model_config.action_scale) == (kind not in ("action-free", "text"))
 
 
 def test_a_corrupt_episode_is_left_out_counted_and_told(data, make_run, model_config, caplog):

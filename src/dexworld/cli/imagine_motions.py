@@ -57,6 +57,6 @@ class Imagine:
             episode = record_exploration(self.seed, config=ExploreConfig(frames=frames))
         episode = resized_episode(episode, model.config.image_size)
         frame = best_frame(episode, self.motion.hand) if self.frame is None else self.frame
-        motions = atomic_motions(episode, frame, self.motion, model.config.action_convention)
+        motions = atomic_motions(episode, frame, self.motion, model.condition)
         imagined = imagine(model, episode, motions, frame, decode=drawing.decode, drawn_by=drawing.by)
         logger.info("see %s", write_imagine_report(self.output, imagined, seed=self.seed))

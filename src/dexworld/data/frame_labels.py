@@ -24,10 +24,10 @@ from dexworld.data.source import Dataset
 from dexworld.track import COLUMNS, Track
 
 logger = logging.getLogger(__name__)
-BLOCK = 1024  # frames under one checksum: what the first look at a frame reads, about 0.7 MB
+BLOCK = 1024  # frames under one checksum: what the first look at a frame reads, about 1 MB
 FRAMES_FILE, EPISODES_FILE = "frame_labels.npy", "episode_labels.npz"
 _ADVICE = f"delete {EPISODES_FILE} and cache.json, and only the labels are read anew"
-POSE, _MOTION, _SHOWN = "world_from_camera", "object_motion", "keypoints_shown"
+POSE, _MOTION, _SHOWN, _TASK = "world_from_camera", "object_motion", "keypoints_shown", "task_utf8"
 _ALWAYS = {POSE: ("<f4", (4, 4)), _MOTION: ("<f4", ())}  # motion in metres since the frame before; 0 if not recorded
 
 
@@ -124,14 +124,14 @@ def label_column(track: Track, name: str, rows: Any = slice(None)) -> np.ndarray
     """
     if name == POSE:
         return track.world_from_camera[rows].astype(np.float32)
-    value = np.asarray(track.keypoints_shown if name == _SHOWN else track[name])[rows]
+    value = np.asarray(getattr(track, name) if name in (_SHOWN, _TASK) else track[name])[rows]
     if name in COLUMNS and COLUMNS[name].valid:
         value = np.where(track[COLUMNS[name].valid][rows][..., None], value, 0)
     return value.astype(np.float32) if value.dtype.kind == "f" else value
 
 
 def record_type(track: Track) -> np.dtype:
-    """One frame's labels: the camera's pose, the motion of objects and every numeric column of the track."""
+    """One frame's labels: the camera's pose, the motion of objects, the task and every numeric column of the track."""
     return _record(_fields(track))
 
 
@@ -144,7 +144,7 @@ def label_rows(track: Track, record: np.dtype) -> np.ndarray:
 
 
 def _fields(track: Track) -> dict[str, tuple[str, tuple[int, ...]]]:
-    arrays = {name: np.asarray(value) for name, value in track.columns.items()}
+    arrays = {name: np.asarray(value) for name, value in track.columns.items()} | {_TASK: track.task_utf8}
     if "keypoints_valid" in arrays:
         arrays[_SHOWN] = arrays["keypoints_valid"]
     fields = {}

@@ -145,25 +145,25 @@ def clip_of(episode: Track, config: OpenLoopConfig, stretch: int = 0) -> Track:
     if episode.fps < config.fps:
         raise ValueError(f"{episode.source}: {episode.fps:g} frames per second, but {config.fps:g} are evaluated")
     indices = config.frame_indices(episode.fps, stretch)
-    clip = episode.at(indices).tensors(torch.float64)
+    clip = episode.at(indices)
+    clip = clip.with_columns(task_utf8=clip.task_utf8).tensors(torch.float64)
     return replace(clip, frames=ChosenFrames(episode.frames, indices), fps=config.fps)
 
 
 def transplanted(clip: Track, other: Track) -> Track:
-    """`clip` with hands and camera moving as in `other`: the shuffled-action control.
+    """`clip` with hands, upper body and camera moving as in `other`, and its sentence: the shuffled-action control.
 
     The hands start where they are in `clip` and then make the displacements of `other`, as its camera saw them.
     """
     start, other_start = clip.world_from_camera[0], other.world_from_camera[0]
     ours_from_theirs = start[:3, :3] @ other_start[:3, :3].T
-    displacement = (other.keypoints_world - other.keypoints_world[:1]) @ ours_from_theirs.T
-    known = other.keypoints_valid & other.keypoints_valid[:1]
-    displacement = torch.where(known[..., None], displacement, 0.0)
-    moved = clip.with_columns(
-        keypoints_world=clip.keypoints_world[:1] + displacement,
-        keypoints_valid=clip.keypoints_valid[:1].expand_as(clip.keypoints_valid),
-    )
-    return replace(moved, world_from_camera=start @ invert(other_start) @ other.world_from_camera)
+    moved = {"task_utf8": other.get("task_utf8")}
+    for points, valid in (("keypoints_world", "keypoints_valid"), ("body_world", "body_valid")):
+        if points in clip.columns and points in other.columns:
+            known = other[valid] & other[valid][:1]
+            displacement = torch.where(known[..., None], (other[points] - other[points][:1]) @ ours_from_theirs.T, 0.0)
+            moved |= {points: clip[points][:1] + displacement, valid: clip[valid][:1].expand_as(clip[valid])}
+    return replace(clip.with_columns(**moved), world_from_camera=start @ invert(other_start) @ other.world_from_camera)
 
 
 def derangement(count: int, generator: np.random.Generator) -> list[int]:

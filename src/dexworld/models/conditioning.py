@@ -7,25 +7,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dexworld.actions import ACTION_DIM, ACTION_ROWS, HandMotion
-from dexworld.hands import NUM_KEYPOINTS
+from dexworld.actions import ACTION_DIM, HandMotion
 from dexworld.models.config import PredictorConfig
+from dexworld.models.diffusion import TIME_DIM
 
 SMALLEST_SCALE = 0.01  # metres or radians; a camera that never moves has no scale of its own
 CHANNELS_PER_SIGMA = 4  # Gaussian, Gaussian * dx, Gaussian * dy, Gaussian * depth
 
 
-def action_scale(motion: HandMotion, keypoints_valid: Tensor, moving: Tensor) -> tuple[float, float, float]:
-    """Root mean square of keypoint displacements (metres), camera translations (metres) and rotations (radians).
+def action_scale(motion: HandMotion, valid: Tensor, moving: Tensor) -> tuple[float, float, float]:
+    """Root mean square of the points' displacements (metres), camera translations (metres) and rotations (radians).
 
-    motion (B, T) with keypoints_valid (B, T + 1, 42); moving (B, T): the transitions that count.
+    motion (B, T) of K points, with valid (B, T + 1, K); moving (B, T): the transitions that count.
     """
-    both_valid = keypoints_valid[:, 1:] & keypoints_valid[:, :-1] & moving[..., None]
-    parts = (
-        motion.deltas[:, :, :NUM_KEYPOINTS][both_valid],
-        motion.deltas[:, :, NUM_KEYPOINTS][moving],
-        motion.deltas[:, :, NUM_KEYPOINTS + 1][moving],
-    )
+    both_valid = valid[:, 1:] & valid[:, :-1] & moving[..., None]
+    deltas = motion.deltas
+    parts = (deltas[:, :, :-2][both_valid], deltas[:, :, -2][moving], deltas[:, :, -1][moving])
     scales = [float(part.square().mean().sqrt()) if part.numel() else 0.0 for part in parts]
     keypoints, translation, rotation = (float(f"{max(scale, SMALLEST_SCALE):.4g}") for scale in scales)
     return keypoints, translation, rotation
@@ -34,24 +31,33 @@ def action_scale(motion: HandMotion, keypoints_valid: Tensor, moving: Tensor) ->
 class ActionEmbedding(nn.Module):
     """Actions (..., 44, 3) in metres and radians to AdaLN conditions (..., C), SiLU already applied.
 
-    Without `embed_actions` this is SiLU of the 132 scaled numbers, the paper's form (section 3.2).
+    Without `embed_actions` this is SiLU of the 132 scaled numbers, the paper's form (section 3.2). Other models have
+    other rows, `action_dim` numbers in all; action_scale is that of points, and of the camera in the last two rows.
+    With diffusion, zeros behind them leave room for the level of noise.
     """
 
     inverse_scale: Tensor
 
-    def __init__(self, config: PredictorConfig, action_scale: tuple[float, float, float]) -> None:
+    def __init__(
+        self, config: PredictorConfig, action_scale: tuple[float, float, float], action_dim: int = ACTION_DIM
+    ) -> None:
         super().__init__()
-        scale = torch.ones(ACTION_ROWS, 3)
-        scale[:NUM_KEYPOINTS], scale[NUM_KEYPOINTS], scale[NUM_KEYPOINTS + 1] = action_scale
-        self.register_buffer("inverse_scale", 1.0 / scale.flatten(), persistent=False)
-        self.dim = config.dim if config.embed_actions else ACTION_DIM
+        scale = torch.full((action_dim,), action_scale[0])
+        scale[-6:-3], scale[-3:] = action_scale[1:]
+        self.register_buffer("inverse_scale", 1.0 / scale, persistent=False)
+        self.level_dim = TIME_DIM if config.diffusion is not None else 0
+        self.dim = (config.dim if config.embed_actions else action_dim) + self.level_dim
         self.network: nn.Module = nn.Identity()
         if config.embed_actions:
-            first, second = nn.Linear(ACTION_DIM, config.dim), nn.Linear(config.dim, config.dim)
+            first, second = nn.Linear(action_dim, config.dim), nn.Linear(config.dim, config.dim)
             self.network = nn.Sequential(first, nn.SiLU(), second)
 
     def forward(self, deltas: Tensor) -> Tensor:
-        return F.silu(self.network(deltas.flatten(-2) * self.inverse_scale))
+        return F.pad(F.silu(self.network(deltas.flatten(-2) * self.inverse_scale)), (0, self.level_dim))
+
+    def still(self) -> Tensor:
+        """The condition (1, 1, C) of no action."""
+        return self(torch.zeros_like(self.inverse_scale)[None, None, None])
 
 
 class PixelAlignment(nn.Module):

@@ -7,7 +7,7 @@ sizes (DexWM paper, Table 5) and our small ones.
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
-from dexworld.actions import OFFICIAL, ActionConvention
+from dexworld.actions import ACTION_DIM, OFFICIAL, ActionConvention
 from dexworld.hands import NUM_TRACKED
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -139,6 +139,21 @@ ENCODERS: dict[str, EncoderConfig] = {
 
 
 @dataclass(frozen=True)
+class DiffusionConfig:
+    """Denoising in place of one pass, as in NWM and PEVA: the next frame's latents come from noise.
+
+    train_steps: levels of noise, on a cosine schedule. sample_steps: passes of DDIM for a predicted frame.
+    """
+
+    train_steps: int = 1000
+    sample_steps: int = 20
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.sample_steps <= self.train_steps:
+            raise ValueError(f"diffusion takes 1 to train_steps sample_steps, not {self}")
+
+
+@dataclass(frozen=True)
 class PredictorConfig:
     """The conditional diffusion transformer without diffusion (CDiT) that predicts the next frame's latents.
 
@@ -148,6 +163,7 @@ class PredictorConfig:
     pixel_aligned: add, to every query token, where the hand is and where the action takes it on the patch grid (ours),
         for the `tracked` keypoints (indices into `hands.TRACKED`), with Gaussians of `sigmas` patches and depth
         measured from `depth_reference` metres.
+    diffusion: denoise the next frame's latents (extra `video`); None predicts them in one pass, as the paper does.
     """
 
     dim: int = 160
@@ -161,12 +177,15 @@ class PredictorConfig:
     tracked: tuple[int, ...] = tuple(range(NUM_TRACKED))
     sigmas: tuple[float, ...] = (1.0, 3.0)
     depth_reference: float = 0.8
+    diffusion: DiffusionConfig | None = None
 
     def __post_init__(self) -> None:
         if min(self.dim, self.depth, self.heads, self.mlp_ratio, self.num_context) < 1:
             raise ValueError(f"predictor sizes must be positive, not {self}")
         if self.dim % self.heads:
             raise ValueError(f"predictor dim {self.dim} is not a multiple of its {self.heads} heads")
+        if self.diffusion is not None and self.residual:
+            raise ValueError("diffusion predicts latents, not their change: set predictor.residual to False")
         if not self.tracked or len(set(self.tracked)) != len(self.tracked):
             raise ValueError(f"predictor tracked keypoints must be distinct and not empty, not {self.tracked}")
         if min(self.tracked) < 0 or max(self.tracked) >= NUM_TRACKED:
@@ -285,6 +304,11 @@ class DexWMConfig:
     def grid(self) -> tuple[int, int]:
         """Rows and columns of latent tokens."""
         return self.encoder.grid(self.image_size)
+
+    @property
+    def action_dim(self) -> int:
+        """How many numbers the predictor is told of a step."""
+        return ACTION_DIM
 
     @property
     def num_context(self) -> int:

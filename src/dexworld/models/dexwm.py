@@ -39,7 +39,7 @@ class DexWM(Pretrained):
         self.config, self.provenance = config, dict(provenance or {})
         self.encoder = build_encoder(config.encoder, config.image_size).requires_grad_(False)
         dim, grid, image_size = config.encoder.dim, config.grid, config.image_size
-        self.predictor = Predictor(config.predictor, dim, grid, image_size, config.action_scale)
+        self.predictor = Predictor(config.predictor, dim, grid, image_size, config.action_scale, config.action_dim)
         self.keypoint_head = KeypointHead(config.keypoint_head, dim, grid, image_size)
         if config.points is not None:
             self.points = PointHead(config.points, dim, grid, image_size, config.predictor.tracked)
@@ -54,10 +54,17 @@ class DexWM(Pretrained):
         """Images (..., H, W, 3) uint8 of latents. Raises ValueError when the encoder has no way back."""
         return self.encoder.decode(latents)
 
+    def told(self, track: Track) -> tuple[Tensor, Tensor]:
+        """Points (..., T + 1, K, 3) in metres whose displacements are told, and which (..., T + 1, K) are valid.
+
+        Baselines are told of others than the 42 keypoints.
+        """
+        return track.keypoints_world, track.keypoints_valid
+
     def condition(self, track: Track) -> HandMotion:
         """The motion (..., T) between the T + 1 frames of a track, in this model's action convention."""
         labels = (track.keypoints_world, track.keypoints_valid, track.world_from_camera, track.intrinsics)
-        return hand_motion(*labels, self.config.action_convention)
+        return hand_motion(*labels, self.config.action_convention, self.told(track))
 
     @property
     def needs_still_camera(self) -> bool:
@@ -76,9 +83,9 @@ class DexWM(Pretrained):
         """
         if self.config.action_scale == (1.0, 1.0, 1.0):
             return self
-        scale = action_scale(self.condition(track), track.keypoints_valid, moving)
-        logger.info("action scale: keypoints %.4f m, camera %.4f m and %.4f rad", *scale)
-        scaled = DexWM(replace(self.config, action_scale=scale))
+        scale = action_scale(self.condition(track), self.told(track)[1], moving)
+        logger.info("action scale: points %.4f m, camera %.4f m and %.4f rad", *scale)
+        scaled = type(self)(replace(self.config, action_scale=scale))
         scaled.encoder = self.encoder
         return scaled
 

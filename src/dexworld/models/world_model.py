@@ -132,7 +132,8 @@ def register(kind: Kind) -> None:
 
 def kinds() -> dict[str, Kind]:
     """All kinds by name: dexworld's own, those registered by hand, and those of installed packages."""
-    import_module("dexworld.models.dexwm")  # registers itself
+    for registers_itself in ("dexworld.models.dexwm", "dexworld.baselines.world_models"):
+        import_module(registers_itself)
     for point in entry_points(group="dexworld.world_models"):
         if point.name not in _KINDS:
             point.load()

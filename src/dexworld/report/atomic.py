@@ -3,13 +3,14 @@
 Source: DexWM paper, Figure 7, which moves the right hand by 1 cm a frame.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
 
-from dexworld.actions import ActionConvention, HandMotion, hand_motion
+from dexworld.actions import HandMotion, hand_motion
 from dexworld.hands import FINGERS, JOINTS, LEFT, NUM_TRACKED, RIGHT, WRIST
 from dexworld.track import Track
 
@@ -41,21 +42,26 @@ class AtomicConfig:
             raise ValueError("up must be a direction, not zero")
 
 
+def of_hands(track: Track) -> HandMotion:
+    """The motion of a track's hands in the paper's convention."""
+    return hand_motion(track.keypoints_world, track.keypoints_valid, track.world_from_camera, track.intrinsics)
+
+
 def atomic_motions(
     episode: Track,
     frame: int = 0,
     config: AtomicConfig = AtomicConfig(),
-    convention: ActionConvention = ActionConvention(),
+    condition: Callable[[Track], HandMotion] = of_hands,
 ) -> dict[str, HandMotion]:
     """The motion (T transitions, unbatched) of each atomic movement by its name, from one frame of an episode.
 
-    The camera and the other hand stand still. Raises ValueError naming the episode and frame where the frame doesn't
-    exist or the hand's wrist and knuckles are not annotated there.
+    condition: a model's own. The camera, the body and the other hand stand still. Raises ValueError naming the episode
+    and frame where the frame doesn't exist or the hand's wrist and knuckles are not annotated there.
     """
     movements = atomic_keypoints(episode, frame, config)
     still = episode.at([frame] * (config.steps + 1)).tensors(torch.float64)
-    labels = still.keypoints_valid, still.world_from_camera, still.intrinsics
-    return {name: hand_motion(torch.from_numpy(points), *labels, convention) for name, points in movements.items()}
+    tracks = {name: still.with_columns(keypoints_world=torch.from_numpy(each)) for name, each in movements.items()}
+    return {name: condition(track) for name, track in tracks.items()}
 
 
 def atomic_keypoints(episode: Track, frame: int, config: AtomicConfig) -> dict[str, np.ndarray]:
@@ -81,7 +87,7 @@ def atomic_keypoints(episode: Track, frame: int, config: AtomicConfig) -> dict[s
 def best_frame(episode: Track, hand: Literal["left", "right"] = "right") -> int:
     """The first frame that shows most of a hand's tracked keypoints; ValueError where no frame shows its wrist."""
     track = episode.tensors(torch.float64)
-    motion = hand_motion(track.keypoints_world, track.keypoints_valid, track.world_from_camera, track.intrinsics)
+    motion = of_hands(track)
     height, width = episode.frames.size
     rows = slice(0, NUM_TRACKED // 2) if hand == "left" else slice(NUM_TRACKED // 2, NUM_TRACKED)
     u, v, _ = motion.pixels[:, rows].unbind(-1)

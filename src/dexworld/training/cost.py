@@ -26,7 +26,8 @@ def trained_parameters(config: DexWMConfig) -> int:
     """Parameters of predictor and keypoint head, counted without allocating them."""
     space = (config.encoder.dim, config.grid, config.image_size)
     with torch.device("meta"):
-        parts = (Predictor(config.predictor, *space, config.action_scale), KeypointHead(config.keypoint_head, *space))
+        predictor = Predictor(config.predictor, *space, config.action_scale, config.action_dim)
+        parts = (predictor, KeypointHead(config.keypoint_head, *space))
     return sum(each.numel() for part in parts for each in part.parameters())
 
 

@@ -164,9 +164,11 @@ class TrainingData:
         options = (self.device, self.augment and not shown, self.training.seed, bfloat16)
         return FrameSource(loader, self.encoder.encode, self.encoder.image_size, *options)
 
-    def labels(self, strategy: Strategy, episodes: Episodes) -> WindowSource:
+    def labels(
+        self, strategy: Strategy, episodes: Episodes, columns: tuple[str, ...] = DEFAULT_COLUMNS
+    ) -> WindowSource:
         """Windows whose latents are not asked for, in one process; nothing is decoded."""
-        drawn: dict[str, Any] = {"seed": self.training.seed, "episodes": episodes, "mix": self.mix}
+        drawn: dict[str, Any] = {"seed": self.training.seed, "episodes": episodes, "mix": self.mix, "columns": columns}
         if self.caches:
             return WindowSampler(self.caches, strategy, **drawn)
         size, drawn = self.training.batch_size, drawn | self.options
@@ -207,9 +209,10 @@ def open_data(
 def check_acting(run: RunData, strategy: Strategy, columns: tuple[str, ...] = DEFAULT_COLUMNS) -> None:
     """Look at the labels of a few windows, before anything is encoded: in some of them something must act.
 
-    Columns of other models may act, too. Warns where only the camera moves. Raises ValueError where nothing does.
+    Columns of other models may act, too. Warns where only the camera moves. Raises ValueError where nothing does, and
+    for a column that the data lack.
     """
-    names, track = _looked_at(run, strategy)
+    names, track = _looked_at(run, strategy, columns)
     valid = track.keypoints_valid[:, 1:] & track.keypoints_valid[:, :-1]
     moved = bool((track.keypoints_world.diff(dim=1)[valid] != 0).any())
     if moved or set(columns) != set(DEFAULT_COLUMNS):
@@ -228,9 +231,10 @@ def check_visible(run: RunData) -> None:
         raise ValueError(f"{names}: {LOOKED_AT} frames hold no valid keypoint; look at them with `dexworld inspect`")
 
 
-def _looked_at(run: RunData, strategy: Strategy) -> tuple[str, Track]:
+def _looked_at(run: RunData, strategy: Strategy, columns: tuple[str, ...] = ()) -> tuple[str, Track]:
     """The names of the datasets, and the labels of some windows."""
-    loader = FrameLoader(run.datasets, strategy, LOOKED_AT, SHOWN_SEED, episodes=run.training, decode=False)
+    options: dict[str, Any] = {"decode": False, "columns": tuple(dict.fromkeys((*DEFAULT_COLUMNS, *columns)))}
+    loader = FrameLoader(run.datasets, strategy, LOOKED_AT, SHOWN_SEED, episodes=run.training, **options)
     return ", ".join(str(dataset.folder) for dataset in run.datasets), loader.batch(0).track
 
 

@@ -36,6 +36,9 @@ class RunConfig(DataConfig):
     initial: str | None = None
     """Checkpoint to start from instead of new weights: a folder, a Hugging Face id, or `reference`. Its encoder is
     kept."""
+    sentences: str | None = None
+    """Sentence encoder of a `text-...` preset: `universal` (the extra `text`), `hashed` (needs nothing), or a folder
+    or Hugging Face id of a T5 or CLIP."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """Which frames make a window, and how the data folders are mixed."""
     augment: bool = False
@@ -49,8 +52,8 @@ class RunConfig(DataConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.initial is not None and self.encoder != EncoderChoice():
-            raise ValueError("a model to start from keeps its encoder: leave out the encoder's options, or `initial`")
+        if self.initial is not None and (self.encoder != EncoderChoice() or self.sentences is not None):
+            raise ValueError("a model to start from keeps its encoders: leave out their options, or `initial`")
         if self.augment and self.latents == "cached":
             raise ValueError("cached latents can't be augmented; add `--latents online`")
 
@@ -78,7 +81,7 @@ def check_run(config: RunConfig, model_config: Any = None) -> tuple[RunData, Any
     if config.initial is not None:
         model_config = load_world_model(config.initial).config
     else:
-        model_config = config.encoder.applied(model_config or preset(config.preset))
+        model_config = chosen_model(config, model_config)
     model = model_class(model_config)
     check_losses(model, training)
     strategy = window_strategies(model_config.num_context, training, config.sampling)[0]
@@ -86,6 +89,16 @@ def check_run(config: RunConfig, model_config: Any = None) -> tuple[RunData, Any
     settings = {"training": fixed_settings(training), "loading": _loading(config), **data.identity(config)}
     check_settings(config.output / "checkpoints", settings)
     return data, model_config
+
+
+def chosen_model(config: RunConfig, model_config: Any = None) -> Any:
+    """The config of a new model with the encoders that the run asks for. Raises ValueError for one it can't have."""
+    chosen = config.encoder.applied(model_config or preset(config.preset))
+    if config.sentences is None:
+        return chosen
+    if not hasattr(chosen, "with_sentences"):
+        raise ValueError(f"{type(chosen).__name__} reads no sentences; choose a preset `text-...`, or leave them out")
+    return chosen.with_sentences(config.sentences)
 
 
 def _loading(config: RunConfig) -> dict[str, Any]:
@@ -104,11 +117,11 @@ def _prepare(
     options = (device, processes, config.augment, config.strict)
     source, shown = open_data(config, training, data, encoder, fingerprint, *options)
     strategies = window_strategies(model.config.num_context, training, config.sampling)
+    columns = tuple(getattr(model, "columns", DEFAULT_COLUMNS))
     if config.initial is None and hasattr(model, "scaled_to"):
-        window = source.labels(strategies[0], data.training).batch(0, FIT_WINDOWS)
+        window = source.labels(strategies[0], data.training, columns).batch(0, FIT_WINDOWS)
         torch.manual_seed(training.seed)
         model = model.scaled_to(window.track, window.slots[1:] > window.repeats[:, None])
-    columns = tuple(getattr(model, "columns", DEFAULT_COLUMNS))
     validation = None
     if data.validates:
         held_out = partial(shown.source, episodes=data.held_out, columns=columns, shown=True)
@@ -135,7 +148,7 @@ def initial_model(config: RunConfig, model_config: Any, datasets: list[Dataset],
     """The model that training starts from, with a fitted encoder."""
     if config.initial is not None:
         return load_world_model(config.initial)
-    model_config = config.encoder.applied(model_config or preset(config.preset))
+    model_config = chosen_model(config, model_config)
     torch.manual_seed(config.training.seed)  # the modules draw their first weights from torch's generator
     model = build_world_model(model_config)
     fit_encoder(model.encoder, datasets, config.encoder_frames, config.training.seed, device, config.cache)
