@@ -18,10 +18,10 @@ class StepEmbedding(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.half = dim // 2
+        self.pairs = dim // 2
 
     def forward(self, steps: Tensor) -> Tensor:
-        rates = torch.arange(self.half, device=steps.device) * (-math.log(10_000) / (self.half - 1))
+        rates = torch.arange(self.pairs, device=steps.device) * (-math.log(10_000) / (self.pairs - 1))
         angles = steps.float()[:, None] * rates.exp()
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
@@ -38,6 +38,15 @@ class ConditionedBlock(nn.Module):
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         scale, shift = self.modulation(condition)[..., None].chunk(2, dim=1)
         return self.second(scale * self.first(x) + shift) + self.shortcut(x)
+
+
+class ConditionedBlocks(nn.ModuleList):
+    """Blocks in a row."""
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        for block in self:
+            x = block(x, condition)
+        return x
 
 
 def _convolution(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
@@ -57,8 +66,8 @@ class UNet(nn.Module):
         self.steps = nn.Sequential(*steps, nn.Linear(4 * step_dim, step_dim))
         condition += step_dim
 
-        def pair(inputs: int, outputs: int) -> nn.ModuleList:
-            return nn.ModuleList(ConditionedBlock(each, outputs, condition, kernel) for each in (inputs, outputs))
+        def pair(inputs: int, outputs: int) -> ConditionedBlocks:
+            return ConditionedBlocks(ConditionedBlock(each, outputs, condition, kernel) for each in (inputs, outputs))
 
         last, levels = channels[-1], list(pairwise(channels))
         self.down = nn.ModuleList(pair(*each) for each in pairwise((action, *channels)))
@@ -71,14 +80,13 @@ class UNet(nn.Module):
     def forward(self, noisy: Tensor, steps: Tensor, condition: Tensor) -> Tensor:
         """Clean actions (B, T, A) from noisy ones (B, T, A) at diffusion steps (B,), under a condition (B, C, W)."""
         told, x, kept = torch.cat([self.steps(steps), condition.flatten(1)], dim=-1), noisy.transpose(1, 2), []
-        for level, (first, second) in enumerate(self.down):
-            x = second(first(x, told), told)
+        for level, blocks in enumerate(self.down):
+            x = blocks(x, told)
             kept.append(x)
             x = self.shrink[level](x) if level < len(self.shrink) else x
-        for block in self.middle:
-            x = block(x, told)
-        for (first, second), grow in zip(self.up, self.grow, strict=True):
-            x = grow(second(first(torch.cat([x, kept.pop()], dim=1), told), told))
+        x = self.middle(x, told)
+        for blocks, grow in zip(self.up, self.grow, strict=True):
+            x = grow(blocks(torch.cat([x, kept.pop()], dim=1), told))
         return self.out(x).transpose(1, 2)
 
 

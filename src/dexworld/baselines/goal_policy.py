@@ -156,8 +156,8 @@ class GoalPolicy(Pretrained):
         if config.form == "unet":
             self.network = UNet(joints, tokens * width, sizes.channels, sizes.kernel, sizes.step_dim)
         elif config.form == "transformer":
-            shape = (sizes.dim, sizes.depth, sizes.heads)
-            self.network = ActionTransformer(joints, config.horizon, tokens, width, *shape)
+            network = (sizes.dim, sizes.depth, sizes.heads)
+            self.network = ActionTransformer(joints, config.horizon, tokens, width, *network)
         else:
             layers = [nn.Flatten(), nn.Mish(), nn.Linear(tokens * width, 2 * width), nn.Mish()]
             self.network = nn.Sequential(*layers, nn.Linear(2 * width, joints), nn.Unflatten(1, chunk))

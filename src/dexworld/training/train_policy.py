@@ -141,9 +141,8 @@ class PolicyTask(SourceTask):
         if self.config.true_keypoints:
             space = self.model.config.latents
             pixels, visible = (_pictures(each, self.model.config.history) for each in tracked_pixels(batch.track))
-            sigma_px = SIGMA * space.cell[1]
-            where = (maps, pixels, visible, space.image_size, sigma_px, "cross_entropy", self.items_each)
-            losses["keypoints"] = keypoint_loss(*where)
+            size, sigma_px = space.image_size, SIGMA * space.cell[1]
+            losses["keypoints"] = keypoint_loss(maps, pixels, visible, size, sigma_px, "cross_entropy", self.items_each)
             total = total + self.config.true_keypoints * losses["keypoints"]
         return {"loss": total, **losses}
 
