@@ -149,7 +149,7 @@ def test_a_mistake_ends_with_one_line_and_exit_code_2(capsys, monkeypatch, tmp_p
 
 
 DEVICES = ["train", "train decoder", "train evaluator", "train points", "train text", "cache-latents", "video train"]
-DEVICES += ["video generate", "video evaluate", "video select", "video demo"]
+DEVICES += ["train policy", "video generate", "video evaluate", "video select", "video demo"]
 
 
 @pytest.mark.parametrize("device", ["nonsense", "cuda:77"])
@@ -162,7 +162,12 @@ def test_a_device_that_is_not_there_is_a_mistake_before_anything_is_read(capsys,
 
 
 FILES = ["train --encoder", "train --initial", "train --dry-run True --encoder", "train decoder --encoder"]
-FILES += ["train evaluator --checkpoint", "cache-latents --encoder", "cache-latents --checkpoint"]
+FILES += [
+    "train evaluator --checkpoint",
+    "train policy --checkpoint",
+    "cache-latents --encoder",
+    "cache-latents --checkpoint",
+]
 FILES += ["imagine --checkpoint", "video generate --checkpoint"]
 
 

@@ -88,7 +88,17 @@ MEANT = {
         *("teacher_forced", "hand_consistency", "true_keypoints", "moving_object_weight", "stride_weights"),
         *("short_history", "perceptual", "refine", "lora_rank", "hand_dropout", "prompt_dropout", "outside_weight"),
         *("fade", "sdedit_strengths", "start", "guidance", "idle_share", "both_share", "touch_nothing"),
-        *("hidden_weight", "still_weight", "jitter_px", "word_noise", "consistency", "straight", "aside", "grasps"),
+        *(
+            "hidden_weight",
+            "still_weight",
+            "jitter_px",
+            "word_noise",
+            "consistency",
+            "straight",
+            "aside",
+            "grasps",
+            "start_share",
+        ),
     },
     "1000000000": {
         *("episode", "frame", "seed", "steps", "warmup_steps", "log_every", "validate_every", "checkpoint_every"),

@@ -70,6 +70,7 @@ def commands(root, output, long=False):
             *("--data", root / "pushes", *out, *world, "--device", "cpu", "--follow-batch", 4),
             *train,
         ],
+        "train policy": [*data, *out, *readers, *train],
         "train text": ["--data", root / "pushes", *out, *world, "--device", "cpu", *train],
         "convert": [root / "file", *out],
         "evaluate open-loop": [*data, *out, *world, *scenes, "--evaluator", "own", "--episodes", 2],

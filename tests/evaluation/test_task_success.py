@@ -9,15 +9,18 @@ import numpy as np
 import pytest
 import torch
 
+from dexworld.baselines.goal_policy import POLICY_PRESETS, GoalPolicy, GoalPolicyConfig
 from dexworld.evaluation.guard import SeedError
 from dexworld.evaluation.runner import Played, play
 from dexworld.evaluation.tasks import EpisodeOutcome, TasksConfig, evaluate_tasks, policy_setup, summarise
 from dexworld.models.config import PRESETS
 from dexworld.models.dexwm import DexWM
+from dexworld.models.latent_readers import encoder_fingerprint
+from dexworld.models.latent_space import LatentSpace, OtherEncoderError
 from dexworld.planning.cem import CEM
 from dexworld.planning.controls import DoNothing, KinematicsOnly, RandomTargets, Replay, TrueSimulator, true_cost
 from dexworld.planning.mpc import MPCPolicy
-from dexworld.planning.policies import POLICIES, make_policy
+from dexworld.planning.policies import LEARNED, POLICIES, make_policy
 from dexworld.robots.environment import Environment, SimulatedEnvironment
 from dexworld.sim.kitchen.kitchen_env import KitchenEnv
 from dexworld.sim.kitchen.kitchen_tasks import HORIZON, MOVES, draw_episode
@@ -92,6 +95,28 @@ def test_figures_rest_on_who_played_and_carry_their_intervals():
     assert figures["succeeded_seeds"] == list(range(1_000_000, 1_000_008))
 
 
+def test_every_pair_that_played_the_same_episodes_is_compared_and_the_planner_may_be_absent():
+    both = summarise(ten_outcomes(), Counter())["p_between"]
+    assert len(both) == 10  # of five policies that played
+    assert both["world_model, kinematics_only"] == 2 / 2**5
+    assert both["do_nothing, expert"] == 2 / 2**10
+    assert both["true_simulator, expert"] == 1.0  # of the two episodes that both played
+    outcomes = ten_outcomes()
+    for outcome in outcomes:
+        del outcome.played["world_model"]
+        outcome.played["bc"] = played(True)
+    figures = summarise(outcomes, Counter())
+    assert (figures["success"], figures["n"], figures["final_distance"], figures["succeeded_seeds"]) == (
+        None,
+        0,
+        None,
+        [],
+    )
+    assert (figures["bc"], figures["bc_n"], figures["bc_final_distance"]) == (1.0, 10, pytest.approx(0.1))
+    assert figures["start_distance"] == pytest.approx(0.4)
+    assert figures["p_between"]["kinematics_only, bc"] == 2 / 2**7
+
+
 @pytest.fixture(scope="module")
 def environment():
     environment = KitchenEnv()
@@ -113,8 +138,11 @@ def test_every_policy_has_its_name(model, environment, episode):
         "kinematics_only": KinematicsOnly,
         "true_simulator": TrueSimulator,
         "expert": Replay,
+        "diffusion_policy": Replay,
+        "bc": Replay,
     }
-    setup = policy_setup("grasp", model, "cpu", environment, expert_moves=episode.expert_moves)
+    learned = dict.fromkeys(LEARNED, Replay(episode.expert_moves))
+    setup = policy_setup("grasp", model, "cpu", environment, expert_moves=episode.expert_moves, learned=learned)
     assert list(kinds) == list(POLICIES)
     for name, kind in kinds.items():
         assert type(make_policy(name, setup)) is kind
@@ -124,8 +152,9 @@ def test_every_policy_has_its_name(model, environment, episode):
     for name in ("world_model", "kinematics_only"):
         with pytest.raises(ValueError, match=f"'{name}' needs a model"):
             make_policy(name, bare)
-    with pytest.raises(ValueError, match="no expert"):
-        make_policy("expert", bare)
+    for name, message in (("expert", "no expert"), ("bc", "'bc' needs a checkpoint that `dexworld train policy` made")):
+        with pytest.raises(ValueError, match=message):
+            make_policy(name, bare)
 
 
 def test_an_evaluation_of_nothing_is_refused():
@@ -133,6 +162,7 @@ def test_an_evaluation_of_nothing_is_refused():
         ({"tasks": ("reach", "juggle")}, r"\['juggle'\]; choose from reach"),
         ({"tasks": ()}, "are missing"),
         ({"episodes": 0}, "episodes must be >= 1"),
+        ({"policies": ("bc", "best")}, r"\['best'\]; choose from world_model"),
     ):
         with pytest.raises(ValueError, match=message):
             TasksConfig("checkpoint", **wrong)
@@ -220,7 +250,7 @@ def test_an_evaluation_runs_from_checkpoint_to_figures_and_plays_nothing_twice(c
     assert figures["reach"]["seconds_per_plan"] > 0
 
     outcome = json.loads(file.read_text().splitlines()[-1])["result"]
-    assert set(outcome["played"]) == set(POLICIES) - {"true_simulator", "no_subgoals"}
+    assert set(outcome["played"]) == set(POLICIES) - {"true_simulator", "no_subgoals", *LEARNED}
     assert len(outcome["played"]["world_model"]["moves"]) == HORIZON
     with open(file, "ab") as torn:  # killed while it wrote the next line
         torn.write(b'{"name": "reach 9')
@@ -232,3 +262,34 @@ def test_an_evaluation_runs_from_checkpoint_to_figures_and_plays_nothing_twice(c
     file.write_text(file.read_text().replace('"reach', "reach", 1))
     with pytest.raises(ValueError, match=r"episodes.jsonl: line 2 is damaged"):
         evaluate_tasks(config, file)
+
+
+@pytest.fixture
+def save_policy(model, tmp_path):
+    """Saves a new policy for the model's latents, or for another encoder's, and returns its folder."""
+
+    def save(form, seeds=(0, 99), encoder=None):
+        space = LatentSpace.of(model.config, encoder or encoder_fingerprint(model.encoder))
+        settings = {"horizon": 1 if form == "bc" else 2, "network": POLICY_PRESETS["debug"]}
+        folder = tmp_path / f"{form}-{seeds[0]}"
+        GoalPolicy(GoalPolicyConfig(space, 23, form, **settings)).save_pretrained(folder, {"training_seeds": [seeds]})
+        return str(folder)
+
+    return save
+
+
+def test_learned_policies_play_the_same_episodes_beside_the_chosen_others(checkpoint, save_policy, tmp_path):
+    learned = (save_policy("bc"), save_policy("transformer"))
+    chosen = {"policy_checkpoint": learned, "policies": ("do_nothing", "diffusion_policy", "bc")}
+    config = TasksConfig(checkpoint, ("reach",), 1, SEED, workers=1, split="validation", **chosen)
+    row = evaluate_tasks(config, tmp_path / "episodes.jsonl")["reach"]
+    assert [row[f"{name}_n"] for name in ("do_nothing", "diffusion_policy", "bc", "expert")] == [1, 1, 1, 0]
+    assert row["bc_final_distance"] != row["diffusion_policy_final_distance"] != row["do_nothing_final_distance"]
+    assert set(row["p_between"]) == {"do_nothing, diffusion_policy", "do_nothing, bc", "diffusion_policy, bc"}
+    for folders, message in (
+        ((learned[0], learned[0]), "hold two of kind 'bc'"),
+        ((save_policy("bc", (SEED, SEED)),), "among the checkpoint's training seeds"),
+        ((save_policy("bc", (5, 5), "another"),), "the policy .*bc-5 reads the latents of encoder another"),
+    ):
+        with pytest.raises((ValueError, OtherEncoderError), match=message):
+            evaluate_tasks(replace(config, policy_checkpoint=folders), tmp_path / "other.jsonl")

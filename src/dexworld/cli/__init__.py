@@ -27,6 +27,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "train decoder": ("train_readers", "TrainDecoder", "train a network that turns latents back into pictures"),
     "train evaluator": ("train_readers", "TrainEvaluator", "train the keypoint head that predictions are judged with"),
     "train points": ("train_readers", "TrainPoints", "teach a world model where objects are and go"),
+    "train policy": ("train_readers", "TrainPolicy", "train a policy to hold planning against"),
     "train text": ("train_readers", "TrainText", "teach a world model to understand sentences about objects"),
     "convert": ("convert", "Convert", "convert a checkpoint of the DexWM release"),
     "evaluate open-loop": ("evaluate_open_loop", "OpenLoop", "measure predictions of four seconds"),

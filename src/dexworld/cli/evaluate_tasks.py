@@ -9,7 +9,7 @@ import tyro
 
 from dexworld.cli.bars import task_bars
 from dexworld.evaluation.results import write_results
-from dexworld.evaluation.tasks import TasksConfig, evaluate_tasks
+from dexworld.evaluation.tasks import TasksConfig, evaluate_tasks, figure_names
 
 logger = logging.getLogger("dexworld")
 
@@ -31,5 +31,9 @@ class Tasks:
             figures = evaluate_tasks(self.config, self.output / "episodes.jsonl", update)
         path = write_results(self.output, figures, seed=self.config.seed)
         for task, row in figures.items():
-            logger.info("%s: %.0f %% (%.0f to %.0f)", task, *(100 * row[key] for key in ("success", "low", "high")))
+            for name in self.config.policies:
+                key, prefix = figure_names(name)
+                if row[key] is not None:
+                    rates = (100 * row[each] for each in (key, f"{prefix}low", f"{prefix}high"))
+                    logger.info("%s, %s: %.0f %% (%.0f to %.0f)", task, name, *rates)
         logger.info("all figures: %s", path)

@@ -1,4 +1,4 @@
-"""The verbs `train decoder`, `evaluator`, `points` and `text`: what reads the latents of a world model."""
+"""The verbs `train decoder`, `evaluator`, `points`, `policy` and `text`: what reads the latents of a world model."""
 
 import logging
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ import tyro
 from dexworld.training.train_decoder import DecoderRunConfig, train_decoder
 from dexworld.training.train_evaluator import EvaluatorRunConfig, train_evaluator
 from dexworld.training.train_points import PointsRunConfig, train_points
+from dexworld.training.train_policy import PolicyRunConfig, train_policy
 from dexworld.training.train_text import TextRunConfig, train_text
 
 logger = logging.getLogger("dexworld")
@@ -45,6 +46,17 @@ class TrainPoints:
     def run(self) -> None:
         """Train, and leave the world model in `<output>/model`."""
         logger.info("the world model is in %s", train_points(self.run_config))
+
+
+@dataclass(frozen=True)
+class TrainPolicy:
+    """Train a policy that moves a robot to a goal picture, to hold planning against; start it again to go on."""
+
+    run_config: Annotated[PolicyRunConfig, tyro.conf.arg(name="")]
+
+    def run(self) -> None:
+        """Train, and leave the policy in `<output>/model`."""
+        logger.info("the policy is in %s", train_policy(self.run_config))
 
 
 @dataclass(frozen=True)

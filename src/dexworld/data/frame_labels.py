@@ -131,7 +131,7 @@ def label_column(track: Track, name: str, rows: Any = slice(None)) -> np.ndarray
 
 
 def record_type(track: Track) -> np.dtype:
-    """One frame's labels: the camera's pose, the motion of objects, the task and every numeric column of the track."""
+    """One frame's labels: the camera's pose, the motion of objects, every numeric column, and the task if there is one."""
     return _record(_fields(track))
 
 
@@ -144,7 +144,9 @@ def label_rows(track: Track, record: np.dtype) -> np.ndarray:
 
 
 def _fields(track: Track) -> dict[str, tuple[str, tuple[int, ...]]]:
-    arrays = {name: np.asarray(value) for name, value in track.columns.items()} | {_TASK: track.task_utf8}
+    arrays = {name: np.asarray(value) for name, value in track.columns.items()}
+    if track.task:
+        arrays[_TASK] = track.task_utf8
     if "keypoints_valid" in arrays:
         arrays[_SHOWN] = arrays["keypoints_valid"]
     fields = {}

@@ -9,18 +9,20 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
-from itertools import islice
+from itertools import combinations, islice
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
+from dexworld.baselines.goal_policy import GoalPolicy, LearnedPolicy
 from dexworld.data.parallel import Workers
 from dexworld.evaluation.guard import Split, check_seeds
 from dexworld.evaluation.intervals import mcnemar, wilson
 from dexworld.evaluation.ledger import Ledger
 from dexworld.evaluation.runner import Played, play
+from dexworld.models.latent_readers import encoder_fingerprint
 from dexworld.models.reference import REFERENCE
 from dexworld.models.world_model import BFloat16Rollouts, CheckedRollouts, WorldModel, load_world_model
 from dexworld.planning.policies import POLICIES, PolicySetup, comparable, make_policy
@@ -57,11 +59,18 @@ class TasksConfig:
     """Renderer; `auto` takes the first that works."""
     split: Split = "evaluation"
     """`validation` allows seeds 900,000 to 999,999, for tuning."""
+    policy_checkpoint: tuple[str, ...] = ()
+    """Folders or hub ids of learned policies, at most one Diffusion Policy and one `bc`, to play as well."""
+    policies: tuple[str, ...] = tuple(POLICIES)
+    """Which policies play; the learned ones where they are given."""
 
     def __post_init__(self) -> None:
         unknown = [task for task in self.tasks if task not in ALL_TASKS]
         if unknown or not self.tasks:
             raise ValueError(f"tasks {unknown or 'are missing'}; choose from {', '.join(ALL_TASKS)}")
+        strange = [name for name in self.policies if name not in POLICIES]
+        if strange or not self.policies:
+            raise ValueError(f"policies {strange or 'are missing'}; choose from {', '.join(POLICIES)}")
         if self.episodes < 1 or self.simulator_episodes < 0 or self.workers < 0:
             raise ValueError("episodes must be >= 1, simulator_episodes and workers >= 0")
 
@@ -98,17 +107,20 @@ def evaluate_tasks(config: TasksConfig, file: Path, progress=None) -> dict[str, 
     again. progress: called with (task, episodes done, episodes). Raises SeedError for seeds that must not be evaluated
     on.
     """
-    provenance = _model(config.checkpoint).provenance
-    check_seeds([config.seed], provenance, config.split)  # before any scene is built
+    learned = _learned(config.policy_checkpoint, config.checkpoint)
+    provenances = [_model(config.checkpoint).provenance, *(policy.provenance for policy in learned.values())]
+    for provenance in provenances:
+        check_seeds([config.seed], provenance, config.split)  # before any scene is built
     backend: Any = choose_backend(config.backend)  # once, not in every process
     config = replace(config, backend=backend)
     same = {name: value for name, value in asdict(config).items() if name not in ("workers", "tasks", "episodes")}
-    ledger = Ledger(file, same | {"checkpoint's provenance": provenance})
+    ledger = Ledger(file, same | {"checkpoints' provenance": provenances})
     figures: dict[str, Any] = {}
     with Workers(_run, config.workers) as pool:
         for task in config.tasks:
             episodes, rejections = _draw(pool, config, task, ledger)
-            check_seeds([each.seed for each in episodes], provenance, config.split)
+            for provenance in provenances:
+                check_seeds([each.seed for each in episodes], provenance, config.split)
             jobs = [
                 partial(_play_all, episode, index < config.simulator_episodes, config)
                 for index, episode in enumerate(episodes)
@@ -127,27 +139,45 @@ def evaluate_tasks(config: TasksConfig, file: Path, progress=None) -> dict[str, 
 
 def summarise(outcomes: list[EpisodeOutcome], rejections: Counter) -> dict[str, Any]:
     """One task's figures: rates are fractions 0 to 1; a policy that did not play is null, never a number."""
-    won = {name: [outcome.played[name].success for outcome in outcomes if name in outcome.played] for name in POLICIES}
     figures: dict[str, Any] = {}
-    for name, results in won.items():
-        rate = wilson(sum(results), len(results)) if results else None
-        prefix, key = ("", "success") if name == OURS else (f"{name}_", name)
+    for name in POLICIES:
+        results = [outcome.played[name] for outcome in outcomes if name in outcome.played]
+        rate = wilson(sum(each.success for each in results), len(results)) if results else None
+        key, prefix = figure_names(name)
         figures[key] = rate.value if rate else None
         figures[f"{prefix}low"] = rate.low if rate else None
         figures[f"{prefix}high"] = rate.high if rate else None
         figures[f"{prefix}n"] = len(results)
+        figures[f"{prefix}final_distance"] = (
+            float(np.mean([each.distances[-1] for each in results])) if results else None
+        )
     for name in ("do_nothing", "random", "kinematics_only", "no_subgoals"):
-        pairs = [(each.played[OURS].success, each.played[name].success) for each in outcomes if name in each.played]
-        figures[f"p_against_{name}"] = float(mcnemar(*np.array(pairs, bool).T)) if pairs else None
-    ours = [outcome.played[OURS] for outcome in outcomes]
-    seconds = [second for played in ours for second in played.seconds]
+        figures[f"p_against_{name}"] = _p_value(outcomes, OURS, name)
+    figures["p_between"] = {
+        f"{one}, {other}": p
+        for one, other in combinations(POLICIES, 2)
+        if (p := _p_value(outcomes, one, other)) is not None
+    }
+    seconds = [second for outcome in outcomes if OURS in outcome.played for second in outcome.played[OURS].seconds]
     figures["seconds_per_plan"] = float(np.mean(seconds)) if seconds else None
-    figures["final_distance"] = float(np.mean([played.distances[-1] for played in ours]))
-    figures["start_distance"] = float(np.mean([played.distances[0] for played in ours]))
+    first = [next(iter(outcome.played.values())) for outcome in outcomes]
+    figures["start_distance"] = float(np.mean([played.distances[0] for played in first]))
     figures["excluded_seeds"] = dict(sorted(rejections.items()))
     figures["seeds"] = [outcome.seed for outcome in outcomes]
-    figures["succeeded_seeds"] = [outcome.seed for outcome in outcomes if outcome.played[OURS].success]
+    won = [outcome.seed for outcome in outcomes if OURS in outcome.played and outcome.played[OURS].success]
+    figures["succeeded_seeds"] = won
     return figures
+
+
+def figure_names(policy: str) -> tuple[str, str]:
+    """The key of a policy's rate in a task's figures, and what the keys of its other figures begin with."""
+    return ("success", "") if policy == OURS else (policy, f"{policy}_")
+
+
+def _p_value(outcomes: list[EpisodeOutcome], one: str, other: str) -> float | None:
+    """McNemar's p of two policies on the episodes that both played; None without any."""
+    both = [each.played for each in outcomes if one in each.played and other in each.played]
+    return mcnemar(*np.array([(each[one].success, each[other].success) for each in both]).T) if both else None
 
 
 def _draw(
@@ -203,12 +233,30 @@ def _model(checkpoint: str) -> WorldModel:
     return load_world_model(checkpoint)
 
 
+@lru_cache(maxsize=1)
+def _learned(folders: tuple[str, ...], checkpoint: str) -> dict[str, GoalPolicy]:
+    """The learned policies by name. Raises ValueError for two of a name, and for one of another encoder's latents."""
+    found: dict[str, GoalPolicy] = {}
+    for folder in folders:
+        policy = GoalPolicy.from_pretrained(folder)
+        policy.config.latents.check_encoder(encoder_fingerprint(_model(checkpoint).encoder), f"the policy {folder}")
+        if policy.config.name in found:
+            raise ValueError(
+                f"policies {', '.join(folders)} hold two of kind {policy.config.name!r}; play one at a time"
+            )
+        found[policy.config.name] = policy
+    return found
+
+
 def _play_all(episode: TaskEpisode, with_simulator: bool, config: TasksConfig) -> EpisodeOutcome:
     """One episode by every policy, in one scene."""
     environment = KitchenEnv(backend=config.backend)
-    model, more = _model(config.checkpoint), {"planning": config.planning, "expert_moves": episode.expert_moves}
+    model, policies = _model(config.checkpoint), _learned(config.policy_checkpoint, config.checkpoint)
+    learned = {name: LearnedPolicy(each, model.encode, environment.robot) for name, each in policies.items()}
+    more = {"planning": config.planning, "expert_moves": episode.expert_moves, "learned": learned}
     setup = policy_setup(episode.task, model, config.planner, environment, f"{episode.task} {episode.seed}", **more)
-    names = [name for name in POLICIES if comparable(name, setup) and (with_simulator or name != "true_simulator")]
+    names = [name for name in POLICIES if name in config.policies and comparable(name, setup)]
+    names = [name for name in names if with_simulator or name != "true_simulator"]
     reset = {"episode": episode}
     try:
         played = {name: play(make_policy(name, setup), environment, episode.seed, reset) for name in names}

@@ -16,6 +16,7 @@ CLASSES = {
         "A keypoint evaluator: reads hand keypoints of latents",
     ),
     "PixelDecoderConfig": ("image-to-image", "pixel-decoder", "A pixel decoder: draws pictures of latents"),
+    "GoalPolicyConfig": ("robotics", "goal-conditioned-policy", "A policy: moves a robot towards a goal picture"),
     "DWMConfig": ("image-to-video", "video-world-model", "A DWM: a video world model that is shown moving hands"),
 }
 

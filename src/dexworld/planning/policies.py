@@ -1,6 +1,6 @@
-"""Every policy that evaluation plays, by name: the planner with a world model, and its controls."""
+"""Every policy that evaluation plays, by name: the planner with a world model, its controls, and learned policies."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -21,6 +21,7 @@ class PolicySetup:
     task, planner: name the planner's preset. planning: what differs from the preset. environment: with the robot;
     `true_simulator` searches in it. dynamics: the world model. changes: of the planner's `MPCConfig`, for the model.
     search: the solver of `true_simulator`. expert_moves: (T, J) joint targets of a script that solves the episode.
+    learned: policies by one of the names `LEARNED`.
     """
 
     task: str
@@ -32,6 +33,7 @@ class PolicySetup:
     changes: dict[str, Any] = field(default_factory=dict)
     search: Solver = SIMULATOR_SEARCH
     expert_moves: np.ndarray | None = None
+    learned: Mapping[str, Policy] = field(default_factory=dict)
 
 
 def world_model(setup: PolicySetup, subgoals: bool = True) -> MPCPolicy:
@@ -59,6 +61,13 @@ def _expert(setup: PolicySetup) -> Policy:
     return Replay(setup.expert_moves)
 
 
+def _learned(name: str, setup: PolicySetup) -> Policy:
+    if name not in setup.learned:
+        raise ValueError(f"policy {name!r} needs a checkpoint that `dexworld train policy` made")
+    return setup.learned[name]
+
+
+LEARNED = ("diffusion_policy", "bc")
 POLICIES: dict[str, Callable[[PolicySetup], Policy]] = {
     "world_model": world_model,
     "no_subgoals": partial(world_model, subgoals=False),
@@ -67,11 +76,16 @@ POLICIES: dict[str, Callable[[PolicySetup], Policy]] = {
     "kinematics_only": _kinematics_only,
     "true_simulator": _true_simulator,
     "expert": _expert,
+    **{name: partial(_learned, name) for name in LEARNED},
 }
 
 
 def comparable(name: str, setup: PolicySetup) -> bool:
-    """Whether this policy differs from the others in this task: `no_subgoals` only where the planner has sub-goals."""
+    """Whether this policy differs from the others in this task: `no_subgoals` only where the planner has sub-goals,
+    and learned ones only where there are some.
+    """
+    if name in LEARNED:
+        return name in setup.learned
     return name != "no_subgoals" or (
         setup.task in SUBGOALS and setup.planner == "cpu" and hasattr(setup.dynamics, "points")
     )
