@@ -16,6 +16,7 @@ WORDS = {  # what a verb needs besides the option
     "inspect": ["data"],
     "prepare": ["data", "store"],
     "convert": ["file", *OUTPUT],
+    "reproduce": ["figure5", *OUTPUT],
     "cache-latents": ["--data", "data"],
     "video prepare": ["videos", "--videos", "data", "--hands", "data", *OUTPUT],
     "video generate": ["--data", "data", *OUTPUT],
@@ -87,7 +88,7 @@ MEANT = {
         *("rewiden", "crf", "warmup_steps", "final_learning_rate", "weight_decay", "ema", "validation_fraction"),
         *("teacher_forced", "hand_consistency", "true_keypoints", "moving_object_weight", "stride_weights"),
         *("short_history", "perceptual", "refine", "lora_rank", "hand_dropout", "prompt_dropout", "outside_weight"),
-        *("fade", "sdedit_strengths", "start", "guidance", "idle_share", "both_share", "touch_nothing"),
+        *("seeds", "fade", "sdedit_strengths", "start", "guidance", "idle_share", "both_share", "touch_nothing"),
         *("hidden_weight", "still_weight", "jitter_px", "word_noise", "consistency", "straight", "aside", "grasps"),
     },
     "1000000000": {
@@ -96,7 +97,7 @@ MEANT = {
         *("epochs", "mix", "weights", "stride_weights", "learning_rate", "weight_decay", "clip", "perceptual"),
         *("hand_consistency", "true_keypoints", "moving_object_weight", "sigma_px", "timestep_shift", "weight_cap"),
         *("outside_weight", "arm_noise", "finger_noise", "head_motion", "tremor", "arm_std", "finger_std"),
-        *("start", "guidance"),
+        *("start", "guidance", "seeds"),
     },
     "nan": set(),
 }
