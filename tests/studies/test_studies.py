@@ -1,6 +1,7 @@
 """Studies: figures in closed form, what tables declare, and each declared table at its smallest size."""
 
 import json
+import pickle
 import subprocess
 import sys
 import time
@@ -13,14 +14,14 @@ import pytest
 from dexworld import cli
 from dexworld.data.recordings import EpisodeWriter
 from dexworld.evaluation.intervals import seed_interval
-from dexworld.models.world_model import preset
-from dexworld.planning.presets import PlannerOptions
+from dexworld.models.world_model import model_class, preset
 from dexworld.studies import declared_tables
 from dexworld.studies.declared_tables import TABLES, paper_weight
 from dexworld.studies.study import Published, Variant, changed
 from dexworld.studies.study_columns import at_moments
 from dexworld.studies.study_figures import of_figure
 from dexworld.studies.study_measures import OpenLoopMeasure, TaskMeasure
+from dexworld.studies.study_runs import Study
 from dexworld.track import Track
 from square_fixtures import square_episode, square_frames
 
@@ -42,7 +43,7 @@ def test_one_seed_has_a_figure_but_no_interval():
 
 
 def test_a_figure_takes_its_moment_of_the_rollout_or_all_of_it():
-    figures = {figure.name: figure for figure in at_moments(4.0)}
+    figures = {figure.name: figure for figure in at_moments()}
     sums = {"mse": np.arange(40.0).reshape(2, 20), "copy_last_mse": np.full((2, 20), 2.0)}
     assert of_figure(figures["error_1s"], sums)[0].tolist() == [4.0, 24.0]
     top, bottom = of_figure(replace(figures["error_end"], seconds=None), sums)
@@ -90,6 +91,29 @@ def test_a_printed_number_is_found_by_row_and_column():
     assert Published("").value(None, None) is None
 
 
+@pytest.mark.parametrize("scale", ["miniature", "small"])
+@pytest.mark.parametrize("name", TABLES)
+def test_a_study_travels_to_other_processes_and_every_model_of_it_exists(name, scale, tmp_path):
+    study = Study(TABLES[name](scale), tmp_path)
+    assert pickle.loads(pickle.dumps(study)) == study
+    for variant in study.table.variants:
+        assert model_class(study.table.model_of(variant)).kind == "dexwm"
+        assert study.table.training_of(variant, 1).seed == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["table9"], "no table 'table9'; choose from table1"),
+        (["table1", "--seeds", "1", "1"], "1 to 10 different ones"),
+    ],
+)
+def test_a_table_or_seeds_that_make_no_sense_are_a_mistake(words, says, capsys, tmp_path):
+    with pytest.raises(SystemExit):
+        cli.main(["reproduce", *words, "--output", str(tmp_path)])
+    assert says in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_on_paper_a_table_is_planned_and_not_run(name, capsys, tmp_path):
     words = ["reproduce", name, "--output", str(tmp_path / "out"), "--scale", "paper"]
@@ -133,11 +157,11 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def small(monkeypatch):
-    """Every table with its smallest models; of the tasks one, with few candidates."""
+    """Every table with its smallest models; of the tasks one."""
 
     def shrunk(make):
         def table(scale):
-            made, tasks = make(scale), TaskMeasure(("reach",), PlannerOptions(samples=8, elites=2, iterations=1))
+            made, tasks = make(scale), TaskMeasure(("reach",))
             model = made.sizes.model if made.name == "figure5" else {"predictor": {"dim": 16, "depth": 1}}
             sizes = replace(made.sizes, model=model, evaluator_size="debug", encoder_frames=20, batch_size=2)
             measures = tuple(each if isinstance(each, OpenLoopMeasure) else tasks for each in made.measures)

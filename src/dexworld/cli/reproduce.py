@@ -5,6 +5,7 @@ import shlex
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import tyro
 
@@ -96,7 +97,12 @@ class Reproduce:
         rows = summary(study, seeds, self.resamples)
         first = FIRST_SCENE[self.split]
         held_out = {name: each.episodes for name, each in table.sizes.held_out.items()}
-        content = {"table": self.table, "scale": self.scale, "split": self.split, "held_out_episodes": held_out}
+        content: dict[str, Any] = {
+            "table": self.table,
+            "scale": self.scale,
+            "split": self.split,
+            "held_out_episodes": held_out,
+        }
         content |= {"sizes": asdict(table.sizes), "resamples": self.resamples, "variants": rows}
         content |= {"paper": asdict(table.paper), "differs": table.differs}
         write_results(self.output, content, seeds=range(first, first + max(held_out.values())))

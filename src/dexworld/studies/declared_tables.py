@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from dexworld.models.encoders.cnn import PACKAGE as CNN_PACKAGE
+from dexworld.sim.kitchen.kitchen_tasks import Task
 from dexworld.studies.study import Published, Recording, Scale, Sizes, Table, Variant
 from dexworld.studies.study_columns import as_in_the_paper, at_moments, success_rates
 from dexworld.studies.study_measures import OpenLoopMeasure, TaskMeasure
@@ -75,7 +76,7 @@ def _video(scale: Scale) -> tuple[str, ...]:
 def table1(scale: Scale) -> Table:
     """Table 1: what pre-training on human video is worth, before and after fine-tuning on the robot."""
     sizes = _sizes(scale, ("robot", "few", "human", "gripper"))
-    sizes = replace(sizes, held_out=sizes.held_out | {"human": Recording("human", 60, 200, {"seconds": 4.2})})
+    sizes = replace(sizes, held_out={**sizes.held_out, "human": Recording("human", 60, 200, {"seconds": 4.2})})
     new = Variant("none, fine-tuned", "from new weights on the robot's few episodes", (), ("few",), ("finetune",))
     variants = [new]
     for name, row in {"human": "EgoDex", "gripper": "DROID", "both": "EgoDex+DROID"}.items():
@@ -115,7 +116,7 @@ def table1(scale: Scale) -> Table:
 
 def figure5(scale: Scale) -> Table:
     """Figure 5: four sizes of the predictor at equal data."""
-    variants, before, data = [], (), _video(scale)
+    variants, data, before = [], _video(scale), tuple[str, ...]()
     for name, (depth, dim, heads) in SHAPES.items():
         shape = {"depth": depth // 4, "dim": dim // (8 if scale == "miniature" else 4), "heads": heads // 2}
         own: dict[str, Any] = {"model": {"predictor": shape}}
@@ -134,7 +135,7 @@ def figure5(scale: Scale) -> Table:
         _sizes(scale, data, budgets={"steps": 1200}),
         tuple(variants),
         (OpenLoopMeasure(),),
-        (*as_in_the_paper(), at_moments(4.0)[0], at_moments(4.0)[2]),
+        (*as_in_the_paper(), at_moments()[0], at_moments()[2]),
         paper=Published(f"Figure 5, section 4.2, {PAPER}", says=says),
         differs=(*SIMULATED, trained, sizes),
     )
@@ -150,7 +151,7 @@ def figure6(scale: Scale) -> Table:
     if scale == "paper":
         data = _video(scale)
         variants = [Variant(name, "pretrained on pictures", (), data, encoder=name) for name in PRETRAINED_ENCODERS]
-    tasks = ("reach", "grasp", "place")
+    tasks: tuple[Task, ...] = ("reach", "grasp", "place")
     says = "Others work as well; which is best depends on the task; DINOv2 is best overall. It prints no numbers."
     differs = (
         SIMULATED[0],
@@ -165,7 +166,7 @@ def figure6(scale: Scale) -> Table:
         _sizes(scale, _video(scale), preset="tiny"),
         tuple(variants),
         (OpenLoopMeasure(), TaskMeasure(tasks)),
-        (*success_rates(*tasks), *at_moments(4.0)),
+        (*success_rates(*tasks), *at_moments()),
         paper=Published(f"Figure 6, section 4.2, {PAPER}", says=says),
         differs=differs,
     )
@@ -210,7 +211,7 @@ def ablations(scale: Scale) -> Table:
         sizes,
         variants,
         (OpenLoopMeasure(),),
-        at_moments(4.0),
+        at_moments(),
         paper=Published(f"Table 2, section 4.2, {PAPER}", ("PCK@20 end",), rows, says),
         differs=(*SIMULATED, "The paper's Table 2 is measured on EgoDex; its other ablations are not these."),
     )

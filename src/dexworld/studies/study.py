@@ -13,6 +13,7 @@ from dexworld.training.estimate import DataPlan
 from dexworld.training.train_config import SamplingConfig, TrainConfig
 
 Scale = Literal["miniature", "small", "paper"]
+SECONDS = 4.0  # of a measured roll-out
 RATE_HZ = 5.0  # of the windows that models are trained on, and of the measured roll-outs
 Changes = Mapping[str, Any]  # fields of a config by name, of nested ones as a mapping
 Training = Changes | Callable[[Any, TrainConfig], Changes]  # or what makes them of model config and settings
@@ -22,8 +23,8 @@ Training = Changes | Callable[[Any, TrainConfig], Changes]  # or what makes them
 class Recording:
     """Simulated video to collect: who acts, how many episodes from which scene on, and fields of its config.
 
-    kind: `allegro`, `pushes`, `pairs`, `human` or `gripper`, as in `dexworld collect`. Held-out recordings take their
-    scenes from the split, `seed` further on.
+    kind: `allegro`, `human` or `gripper`, as in `dexworld collect`. Held-out recordings take their scenes from the
+    split, `seed` further on.
     """
 
     kind: str
@@ -70,9 +71,14 @@ class Sizes:
             return {name: replace(each, episodes=min(each.episodes, episodes)) for name, each in recordings.items()}
 
         budgets = {name: min(int(value), steps) for name, value in self.budgets.items()}
-        counts = {"evaluator_steps": min(self.evaluator_steps, steps)}
-        counts["task_episodes"] = min(self.task_episodes, episodes)
-        return replace(self, budgets=budgets, data=fewer(self.data), held_out=fewer(self.held_out), **counts)
+        return replace(
+            self,
+            budgets=budgets,
+            data=fewer(self.data),
+            held_out=fewer(self.held_out),
+            evaluator_steps=min(self.evaluator_steps, steps),
+            task_episodes=min(self.task_episodes, episodes),
+        )
 
 
 @dataclass(frozen=True)
@@ -205,7 +211,7 @@ class Table:
         """The training settings of a variant."""
         steps, model = self.steps_of(variant), self.model_of(variant)
         shared = {name: getattr(self.sizes, name) for name in ("batch_size", "learning_rate", "bfloat16")}
-        rare = {"log_every": max(steps // 10, 1), "checkpoint_every": 500}
+        rare: dict[str, Any] = {"log_every": max(steps // 10, 1), "checkpoint_every": 500}
         training = TrainConfig(
             steps, **shared, **rare, warmup_steps=min(self.sizes.warmup_steps, steps // 3), seed=seed
         )

@@ -7,16 +7,15 @@ from typing import Any
 
 from dexworld.data.datasets import open_dataset
 from dexworld.data.prepare.job import PrepareConfig, prepare
+from dexworld.data.recordings import open_recordings
 from dexworld.evaluation.guard import EVALUATION_START, Split, split_of
-from dexworld.sim.collect_scenes import SceneRange, collect, collect_gripper, collect_human, collect_objects
+from dexworld.sim.collect_scenes import SceneRange, collect, collect_gripper, collect_human
 from dexworld.sim.gripper.gripper_recording import GripperConfig
 from dexworld.sim.hands.human_video import HumanVideoConfig
 from dexworld.sim.kitchen.explore import ExploreConfig
-from dexworld.sim.kitchen.object_scenes import PairConfig, PushConfig
 from dexworld.studies.study import Recording, Sizes
 
-CONFIGS: dict[str, Any] = {"allegro": ExploreConfig, "pushes": PushConfig, "pairs": PairConfig}
-CONFIGS |= {"human": HumanVideoConfig, "gripper": GripperConfig}
+CONFIGS: dict[str, Any] = {"allegro": ExploreConfig, "human": HumanVideoConfig, "gripper": GripperConfig}
 FIRST_SCENE: dict[Split, int] = {"validation": 908_000, "evaluation": EVALUATION_START + 300}
 Progress = Callable[[str, int], Callable]  # name and episodes of a dataset to what wraps the iterator of its scenes
 
@@ -50,18 +49,16 @@ def collect_all(
 def _is_there(place: Path, episodes: int) -> bool:
     if (place / "meta" / "dexworld.json").exists():
         return True
-    return (place / "dataset.json").exists() and open_dataset(place).counts.get("episodes", 0) >= episodes
+    return (place / "dataset.json").exists() and open_recordings(place).counts.get("episodes", 0) >= episodes
 
 
 def _collect(recording: Recording, place: Path, workers: int, progress: Callable) -> None:
     """Record a dataset; video of hands and grippers is prepared from recordings beside it."""
     config = CONFIGS[recording.kind](**recording.options)
-    raw = place if recording.kind not in ("human", "gripper") else place.parent / "recordings" / place.name
+    raw = place if recording.kind == "allegro" else place.parent / "recordings" / place.name
     scenes = SceneRange(raw, recording.episodes, recording.seed, workers)
     if isinstance(config, ExploreConfig):
         collect(scenes, config, progress)
-    elif isinstance(config, PushConfig | PairConfig):
-        collect_objects(scenes, config, progress)
     elif isinstance(config, HumanVideoConfig):
         collect_human(scenes, config, progress)
     else:

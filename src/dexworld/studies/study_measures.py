@@ -1,7 +1,7 @@
 """What is measured of every model of a study: sums of each held-out episode, by name, that figures are made of."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,8 @@ from dexworld.evaluation.open_loop_metrics import Sums
 from dexworld.evaluation.tasks import TasksConfig, evaluate_tasks
 from dexworld.models.keypoint_head import KeypointEvaluator
 from dexworld.models.world_model import load_world_model
-from dexworld.planning.presets import PlannerOptions
 from dexworld.sim.kitchen.kitchen_tasks import Task
-from dexworld.studies.study import RATE_HZ
+from dexworld.studies.study import RATE_HZ, SECONDS
 
 
 @dataclass(frozen=True)
@@ -42,18 +41,16 @@ class Subject:
 class OpenLoopMeasure:
     """Roll-outs on held-out video, as `dexworld evaluate open-loop` makes them, with their controls.
 
-    held_out: name of the video; all but the robot's stands before the sums' names (`human/mse`). seconds: of a
-    roll-out.
+    held_out: name of the video; all but the robot's stands before the sums' names (`human/mse`).
     """
 
     held_out: str = "robot"
-    seconds: float = 4.0
 
     def __call__(self, subject: Subject) -> Sums:
         """Sums (E, T). Raises SeedError for scenes that the model was trained on, ValueError where it predicts NaN."""
         model, config = (
             load_world_model(subject.model),
-            OpenLoopConfig(round(self.seconds * RATE_HZ), RATE_HZ, resamples=1),
+            OpenLoopConfig(round(SECONDS * RATE_HZ), RATE_HZ, resamples=1),
         )
         dataset = resized(open_dataset(subject.held_out[self.held_out]), model.config.image_size)
         for provenance in (model.provenance, subject.evaluator.provenance):
@@ -75,11 +72,10 @@ class TaskMeasure:
     """
 
     tasks: tuple[Task, ...] = ("reach", "grasp", "place")
-    planning: PlannerOptions = field(default_factory=PlannerOptions)
 
     def __call__(self, subject: Subject) -> Sums:
         """Sums (E, 1). Raises SeedError as `OpenLoopMeasure` does."""
-        own: dict[str, Any] = {"tasks": self.tasks, "episodes": subject.task_episodes, "planning": self.planning}
+        own: dict[str, Any] = {"tasks": self.tasks, "episodes": subject.task_episodes}
         shared: dict[str, Any] = {"seed": subject.seed, "split": subject.split, "simulator_episodes": 0, "workers": 1}
         rows = evaluate_tasks(TasksConfig(str(subject.model), **own, **shared), subject.folder / "tasks.jsonl")
         sums: Sums = {}

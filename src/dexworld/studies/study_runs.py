@@ -143,17 +143,22 @@ class Study:
             fit_encoder(model.encoder, datasets, sizes.encoder_frames, 0, local_device(self.device))
             model.save_pretrained(place / "encoder", {"training_seeds": _seeds(datasets)})
         steps = sizes.evaluator_steps
-        every = {"steps": steps, "validate_every": steps, "checkpoint_every": 500, "log_every": max(steps // 10, 1)}
-        training = EvaluatorTrainConfig(**every, warmup_steps=min(200, steps // 3), bfloat16=sizes.bfloat16)
-        places = {"output": place / "evaluator", "checkpoint": str(place / "encoder")}
-        own = {"size": sizes.evaluator_size, "device": self.device, "training": training}
-        train_evaluator(EvaluatorRunConfig(data=folders, **places, **own))
+        every: dict[str, Any] = {"validate_every": steps, "checkpoint_every": 500, "log_every": max(steps // 10, 1)}
+        training = EvaluatorTrainConfig(steps, **every, warmup_steps=min(200, steps // 3), bfloat16=sizes.bfloat16)
+        own: dict[str, Any] = {"checkpoint": str(place / "encoder"), "size": sizes.evaluator_size}
+        own |= {"device": self.device, "training": training}
+        train_evaluator(EvaluatorRunConfig(folders, place / "evaluator", **own))
 
     def _run(self, variant: Variant, seed: int) -> None:
         """Train and measure a variant. What was cut off goes on from its last checkpoint."""
         folder, training = self.folder(variant.name, seed), self.table.training_of(variant, seed)
         start = self.folder(variant.initial, seed) / "model" if variant.initial else folder / "start"
-        own = {"sampling": SAMPLING, "validation_fraction": 0.0, "training": training, "device": self.device}
+        own: dict[str, Any] = {
+            "sampling": SAMPLING,
+            "validation_fraction": 0.0,
+            "training": training,
+            "device": self.device,
+        }
         config = RunConfig(data=self.data(*variant.data), output=folder, initial=str(start), **own)
         if not (start / "config.json").exists():
             self._new_model(variant, config).save_pretrained(start, {"training_seeds": []})
