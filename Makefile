@@ -12,8 +12,8 @@ STAMP := $(VENV)/.installed
 INTEROP := .venv-interop
 FOREIGN := lerobot==0.4.4 robomimic==0.3.0 stable-worldmodel==0.1.1
 WORKERS ?= 2
-# ablation*.py, encoders.py and decoder.py need data: run them by hand (docs/ablations.md, docs/training.md). The others named here are parts.
-BENCHMARKS := $(filter-out benchmarks/ablation%.py benchmarks/encoders.py benchmarks/decoder.py benchmarks/common.py benchmarks/egodex_clips.py \
+# encoders.py and decoder.py need data: run them by hand (docs/objects.md, docs/training.md). The others named here are parts.
+BENCHMARKS := $(filter-out benchmarks/encoders.py benchmarks/decoder.py benchmarks/common.py benchmarks/egodex_clips.py \
   benchmarks/plain_training.py benchmarks/training_setup.py,$(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help

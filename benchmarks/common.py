@@ -1,7 +1,6 @@
 """What the benchmarks share: their command line, clocks and memory, the machine, and results.json."""
 
 import argparse
-import math
 import multiprocessing
 import platform
 import time
@@ -9,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dexworld.evaluation.intervals import Interval
+from dexworld.evaluation.intervals import interval_values
 from dexworld.evaluation.results import write_results
 
 __all__ = [
@@ -53,12 +52,6 @@ def in_a_process(work: Callable[..., Any], *arguments: Any) -> Any:
     """The result of `work` in a fresh process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(work, arguments)
-
-
-def interval_values(interval: Interval) -> dict[str, float | None]:
-    """`value`, `low` and `high` as JSON, with None for what doesn't exist."""
-    numbers = {name: float(getattr(interval, name)) for name in ("value", "low", "high")}
-    return {name: None if math.isnan(number) else number for name, number in numbers.items()}
 
 
 def processor() -> str:

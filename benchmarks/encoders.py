@@ -17,15 +17,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from ablations import seed_interval, table_cell
 from common import interval_values, parser, write_results
 from dexworld.data.datasets import open_dataset
 from dexworld.data.files import read_json
 from dexworld.evaluation.guard import check_seeds, split_of
+from dexworld.evaluation.intervals import seed_interval
 from dexworld.models.config import DexWMConfig, PointsConfig
 from dexworld.models.dexwm import DexWM
 from dexworld.models.encoders import EncoderChoice
 from dexworld.models.world_model import preset
+from dexworld.studies.study_figures import table_cell
 from dexworld.training.run_data import fit_encoder
 from dexworld.training.train_points import PointsTrainConfig, PointTask, points_figures
 from dexworld.training.trainer import Trainer

@@ -23,15 +23,17 @@ LAYERS = {
     "robots": {"base"},
     "data": {"base"},
     "models": {"base"},
-    "baselines": {"base", "models"},
     "planning": {"base", "robots"},
     "sim": {"base", "data", "robots"},
     "baselines": {"base", "models", "robots"},
     "training": {"base", "data", "models", "baselines"},
     "evaluation": {"base", "data", "models", "planning", "robots", "sim", "baselines"},
     "video": {"base", "data", "models", "sim", "training", "evaluation"},
-    "report": {"base", "data", "models", "planning", "robots", "sim", "training", "evaluation", "video"},
-    "cli": {"base", "data", "models", "planning", "robots", "sim", "training", "evaluation", "video", "report"},
+    "studies": {"base", "data", "models", "planning", "sim", "training", "evaluation"},
+    "report": {"base", "data", "models", "planning", "robots", "sim", "training", "evaluation", "video", "studies"},
+    "cli": {
+        *("base", "data", "models", "planning", "robots", "sim", "training", "evaluation", "video", "studies", "report")
+    },
 }
 # The one place that reads another project's torch files, and only as plain tensors.
 RESTRICTED_LOAD = PACKAGE / "models" / "release_file.py"

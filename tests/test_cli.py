@@ -112,7 +112,7 @@ def test_a_base_install_looks_at_prepares_trains_on_and_evaluates_data(tmp_path,
 
 
 def test_only_the_verbs_that_always_simulate_import_the_extras():
-    simulated = {"collect", "evaluate_tasks", "plan_and_play", "video_simulated"}
+    simulated = {"collect", "evaluate_tasks", "plan_and_play", "reproduce", "video_simulated"}
     others = sorted({module for module, _, _ in cli.VERBS.values()} - simulated)
     script = BLOCKED + "".join(f"import dexworld.cli.{module}\n" for module in others)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
@@ -149,13 +149,14 @@ def test_a_mistake_ends_with_one_line_and_exit_code_2(capsys, monkeypatch, tmp_p
 
 
 DEVICES = ["train", "train decoder", "train evaluator", "train points", "train text", "cache-latents", "video train"]
-DEVICES += ["train policy", "video generate", "video evaluate", "video select", "video demo"]
+WITHOUT_DATA = ["video evaluate", "video select", "video demo", "reproduce figure5"]
+DEVICES += ["train policy", "video generate", *WITHOUT_DATA]
 
 
 @pytest.mark.parametrize("device", ["nonsense", "cuda:77"])
 @pytest.mark.parametrize("verb", DEVICES)
 def test_a_device_that_is_not_there_is_a_mistake_before_anything_is_read(capsys, tmp_path, verb, device):
-    data = ["--data", "no/data"] * (verb not in ("video evaluate", "video select", "video demo"))
+    data = ["--data", "no/data"] * (verb not in WITHOUT_DATA)
     said = mistake(capsys, *verb.split(), *data, "--output", tmp_path / "out", "--device", device)
     assert said.startswith(f"dexworld: device is '{device}', which this machine doesn't have; choose auto, or from cpu")
     assert said.count("\n") == 1

@@ -18,7 +18,7 @@ from surroundings_fixtures import start
 
 SEED = 900_000
 SHAPE = ["--frames", "5", "--height", "32", "--width", "48"]
-SIMULATES = {"collect", "evaluate tasks", "plan", "demo", "video synthesize", "video select", "video demo"}
+SIMULATES = {"collect", "reproduce", "evaluate tasks", "plan", "demo", "video synthesize", "video select", "video demo"}
 SMALL = {"steps": 1, "batch-size": 2, "validation-fraction": 0, "workers": 0}
 DATA = ("validation-fraction", "workers")
 LONG = SMALL | {"steps": 10_000, "log-every": 1}
@@ -75,6 +75,10 @@ def commands(root, output, long=False):
         "convert": [root / "file", *out],
         "evaluate open-loop": [*data, *out, *world, *scenes, "--evaluator", "own", "--episodes", 2],
         "evaluate tasks": [*out, *world, *scenes, "--episodes", 2, "--workers", 2, "--tasks", "reach"],
+        "reproduce": [
+            *("figure5", *out, "--variants", "S", "--seeds", 0, "--steps", 10_000 if long else 1, "--episodes", 2),
+            *("--workers", 2, "--device", "cpu", "--resamples", 10),
+        ],
         "plan": [*out, *world, *scenes[:2], "--samples", 64],
         "imagine": [*data, *out, *world, "--steps", 2],
         "demo": [*out, *world, *scenes[:2], "--episodes", 2, "--workers", 2],

@@ -32,6 +32,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "convert": ("convert", "Convert", "convert a checkpoint of the DexWM release"),
     "evaluate open-loop": ("evaluate_open_loop", "OpenLoop", "measure predictions of four seconds"),
     "evaluate tasks": ("evaluate_tasks", "Tasks", "measure planning on held-out scenes, with its controls"),
+    "reproduce": ("reproduce", "Reproduce", "train and measure what a table of the paper compares"),
     "plan": ("plan_and_play", "Plan", "plan one episode and carry it out in the simulator"),
     "imagine": ("imagine_motions", "Imagine", "imagine simple hand motions from one start frame"),
     "demo": ("plan_and_play", "Demo", "plan a few episodes of every task and show them on one page"),

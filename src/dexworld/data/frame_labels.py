@@ -131,7 +131,7 @@ def label_column(track: Track, name: str, rows: Any = slice(None)) -> np.ndarray
 
 
 def record_type(track: Track) -> np.dtype:
-    """One frame's labels: the camera's pose, the motion of objects, every numeric column, and the task if there is one."""
+    """One frame's labels: camera pose, motion of objects, every numeric column, and the task if there is one."""
     return _record(_fields(track))
 
 

@@ -5,7 +5,7 @@ alone. Where several models of one kind are compared, S of them trained from dif
 """
 
 from dataclasses import dataclass
-from math import comb, sqrt
+from math import comb, isnan, sqrt
 from statistics import NormalDist
 
 import numpy as np
@@ -13,6 +13,9 @@ import numpy as np
 CONFIDENCE = 0.95
 TAILS = (100 * (1 - CONFIDENCE) / 2, 100 - 100 * (1 - CONFIDENCE) / 2)  # percent
 RESAMPLES = 2000
+# 97.5 % points of Student's t for 1 to 9 degrees of freedom (any table; 95 %, two-sided).
+T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+MOST_SEEDS = len(T_QUANTILES) + 1
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,12 @@ class Interval:
     def scaled(self, factor: float) -> "Interval":
         """The same figure in another unit, for example `scaled(100)` for percent."""
         return Interval(self.value * factor, self.low * factor, self.high * factor)
+
+
+def interval_values(interval: Interval) -> dict[str, float | None]:
+    """`value`, `low` and `high` as JSON, with None for what doesn't exist."""
+    numbers = {name: float(getattr(interval, name)) for name in ("value", "low", "high")}
+    return {name: None if isnan(number) else number for name, number in numbers.items()}
 
 
 def wilson(successes: int, trials: int) -> Interval:
@@ -84,6 +93,22 @@ def ratios(numerators: np.ndarray, denominators: np.ndarray) -> np.ndarray:
     """The figure (S,) of each seed from its sums over episodes (S, E); NaN where there is nothing to divide by."""
     top, bottom = numerators.sum(axis=1), denominators.sum(axis=1)
     return np.divide(top, bottom, out=np.full(len(top), np.nan), where=bottom > 0)
+
+
+def seed_interval(values: np.ndarray) -> Interval:
+    """Mean of a figure over seeds (S,) with Student's t interval: what another set of seeds might give.
+
+    It takes the held-out episodes as they are. Without a second seed the interval has no width to speak of: NaN.
+    Raises ValueError on more than ten seeds.
+    """
+    seeds = len(values)
+    if seeds > MOST_SEEDS:
+        raise ValueError(f"{seeds} seeds; the table of Student's t ends at {MOST_SEEDS}")
+    mean = float(values.mean())
+    if seeds < 2:
+        return Interval(mean, float("nan"), float("nan"))
+    half = T_QUANTILES[seeds - 2] * float(values.std(ddof=1)) / seeds**0.5
+    return Interval(mean, mean - half, mean + half)
 
 
 def paired_difference(

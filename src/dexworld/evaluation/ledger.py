@@ -44,6 +44,10 @@ class Ledger:
     def __getitem__(self, name: str) -> Any:
         return self._found[name]
 
+    def results(self) -> list[Any]:
+        """All results, in the order in which they were added."""
+        return list(self._found.values())
+
     def add(self, name: str, result: Any) -> None:
         """Keep the result of an item; ValueError naming a NaN or what JSON can't hold."""
         self._found[name] = plain(result, name)

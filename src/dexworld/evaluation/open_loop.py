@@ -19,6 +19,7 @@ from dexworld.evaluation.ledger import Ledger
 from dexworld.evaluation.open_loop_metrics import (
     PCK_THRESHOLDS,
     PREDICTIONS,
+    REFERENCE_HEIGHT,
     Sums,
     keypoint_sums,
     keypoint_views,
@@ -212,7 +213,7 @@ def measure(
     read = keypoints or model.keypoints
     found = {prefix: read(predicted)[0] for prefix, predicted in (predictions | true).items()}
     for prefix, each in found.items():
-        sums |= keypoint_sums(prefix, each, pixels, views)
+        sums |= keypoint_sums(prefix, each, pixels, views, size[0] / REFERENCE_HEIGHT)
     found = {prefix: each for prefix, each in found.items() if prefix in ("", "true_latents_")}
     sums |= keypoint_distances(found, motion.pixels[..., :2], views["in_view"] & motion.visible[0])
     if decode is not None:

@@ -13,6 +13,7 @@ from dexworld.evaluation.intervals import bootstrap_ratio
 from dexworld.hands import NUM_TRACKED
 
 PCK_THRESHOLDS = (2.5, 5.0, 10.0, 20.0)  # pixels of a 224x392 frame, as released
+REFERENCE_HEIGHT = 224  # of that frame; thresholds shrink with lower pictures
 RELEASED_BORDER = (4, 5)  # pixels before and after a keypoint that its 9x9 heatmap needs, else it counts as not visible
 MOVED_PX = 4.0  # an object that moved less than this since the first frame counts as still
 # Prefixes of figures: the model with the true motion, the model with another motion, and "nothing changes".
@@ -32,16 +33,17 @@ def latent_sums(prefix: str, predicted: Tensor, truth: Tensor, tokens: np.ndarra
     }
 
 
-def keypoint_sums(prefix: str, predicted: Tensor, pixels: Tensor, views: dict[str, Tensor]) -> Sums:
+def keypoint_sums(prefix: str, predicted: Tensor, pixels: Tensor, views: dict[str, Tensor], scale: float = 1.0) -> Sums:
     """Keypoints within each threshold of the true `pixels`, both (T, 12, 2); `views` as `keypoint_views` gives them.
 
+    scale: of the thresholds, the picture's height over `REFERENCE_HEIGHT`.
     "released" truncates both to whole pixels, as an argmax over a heatmap does; "visible" keeps sub-pixel positions.
     """
     predicted = predicted.cpu().double()
     visible = (views["in_view"], (predicted - pixels).norm(dim=-1))
     released = (views["drawn"], (predicted.floor() - pixels.floor()).norm(dim=-1))
     return {
-        f"{prefix}{threshold_name(threshold)}_{kind}": (view & (distance <= threshold)).sum(-1).double().numpy()
+        f"{prefix}{threshold_name(threshold)}_{kind}": (view & (distance <= threshold * scale)).sum(-1).double().numpy()
         for threshold in PCK_THRESHOLDS
         for kind, (view, distance) in (("released", released), ("visible", visible))
     }

@@ -165,15 +165,25 @@ def _memory(model: DexWMConfig, name: str, plan: PlanConfig, per_gpu: int) -> li
     ]
 
 
-def _hours(model: DexWMConfig, training: TrainConfig, plan: PlanConfig, windows: int) -> list[Row]:
+def window_flops(model: DexWMConfig, training: TrainConfig) -> float:
+    """Operations of training on one window, encoder included: the mean over teacher-forced and unrolled ones."""
+
     def forward(unroll_steps: int | None) -> float:
         return cost.predictor_flops(model, unroll_steps) + (unroll_steps or model.num_context) * cost.head_flops(model)
 
     unrolled = (forward(training.unroll_steps) + forward(training.deeper.unroll_steps)) / 2  # in turns
     share = training.teacher_forced
-    flops = 3 * (share * forward(None) + (1 - share) * unrolled) + (model.num_context + 1) * cost.encoder_flops(model)
+    return 3 * (share * forward(None) + (1 - share) * unrolled) + (model.num_context + 1) * cost.encoder_flops(model)
+
+
+def gpu_hours(model: DexWMConfig, training: TrainConfig, plan: PlanConfig, windows: int) -> float:
+    """Hours of one GPU of the plan for training on so many windows."""
+    return windows * window_flops(model, training) / (plan.peak_tflops * 1e12 * plan.mfu) / 3600
+
+
+def _hours(model: DexWMConfig, training: TrainConfig, plan: PlanConfig, windows: int) -> list[Row]:
+    flops, hours = window_flops(model, training), gpu_hours(model, training, plan, windows)
     rate = plan.peak_tflops * 1e12 * plan.mfu
-    hours = windows * flops / rate / 3600
     assumed, windows_a_core = f"{plan.mfu:.0%} of {plan.peak_tflops:g} TFLOP/s", f"{plan.loader_windows:g} windows"
     machines = f"{hours / plan.gpus:,.1f} h on {plan.gpus} GPUs, assuming {assumed}"
     cores = f"{rate / flops / plan.loader_windows:,.1f} cores a GPU, assuming {windows_a_core} a core-second"

@@ -104,7 +104,7 @@ class RunData:
         """Whether anything is held out; says so where nothing is."""
         if any(len(episodes) for episodes in self.held_out):
             return True
-        logger.warning("no episode is held out: there will be no validation figures")
+        logger.info("no episode is held out: there will be no validation figures")
         return False
 
     def identity(self, config: DataConfig) -> dict[str, Any]:

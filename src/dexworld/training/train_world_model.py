@@ -18,7 +18,7 @@ from dexworld.training.cost import Meter, known_peak, training_flops
 from dexworld.training.distributed import Processes, local_device
 from dexworld.training.fit import fit, without_folders
 from dexworld.training.run_data import DataConfig, RunData, fit_encoder
-from dexworld.training.sources import check_acting, open_data
+from dexworld.training.sources import TrainingData, check_acting, open_data
 from dexworld.training.train_config import SamplingConfig, ScaleConfig, TrainConfig, fixed_settings
 from dexworld.training.trainer import Trainer
 from dexworld.training.validation import Validation
@@ -116,12 +116,10 @@ def _prepare(
     fingerprint, encoder = encoder_fingerprint(model.encoder), model.encoder.to(device)
     options = (device, processes, config.augment, config.strict)
     source, shown = open_data(config, training, data, encoder, fingerprint, *options)
-    strategies = window_strategies(model.config.num_context, training, config.sampling)
-    columns = tuple(getattr(model, "columns", DEFAULT_COLUMNS))
-    if config.initial is None and hasattr(model, "scaled_to"):
-        window = source.labels(strategies[0], data.training, columns).batch(0, FIT_WINDOWS)
+    if config.initial is None:
         torch.manual_seed(training.seed)
-        model = model.scaled_to(window.track, window.slots[1:] > window.repeats[:, None])
+        model = scaled_to_data(model, source, data, config)
+    columns = tuple(getattr(model, "columns", DEFAULT_COLUMNS))
     validation = None
     if data.validates:
         held_out = partial(shown.source, episodes=data.held_out, columns=columns, shown=True)
@@ -142,6 +140,16 @@ def _prepare(
     blocks, meter = getattr(model, "blocks", Blocks([])), _meter(config, model, task, device, processes)
     idle_parameters = not (training.hand_consistency or training.true_keypoints)
     return Trainer(model, training, task, *places, blocks, idle_parameters, meter), provenance
+
+
+def scaled_to_data(model: Any, source: TrainingData, data: RunData, config: RunConfig) -> Any:
+    """The model with actions scaled to windows of the training data and new weights, where its kind scales them."""
+    if not hasattr(model, "scaled_to"):
+        return model
+    strategy = window_strategies(model.config.num_context, config.training, config.sampling)[0]
+    columns = tuple(getattr(model, "columns", DEFAULT_COLUMNS))
+    window = source.labels(strategy, data.training, columns).batch(0, FIT_WINDOWS)
+    return model.scaled_to(window.track, window.slots[1:] > window.repeats[:, None])
 
 
 def initial_model(config: RunConfig, model_config: Any, datasets: list[Dataset], device: torch.device) -> Any:

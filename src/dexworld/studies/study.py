@@ -1,0 +1,238 @@
+"""What a study is: variants of a model, trained on the same data for stated budgets, and what is measured of each.
+
+A table of the paper is declared as a `Table`, a function of the scale (`declared_tables.py`).
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any, Literal
+
+from dexworld.models.encoders import EncoderChoice
+from dexworld.models.world_model import preset
+from dexworld.training.estimate import DataPlan
+from dexworld.training.train_config import SamplingConfig, TrainConfig
+
+Scale = Literal["miniature", "small", "paper"]
+SECONDS = 4.0  # of a measured roll-out
+RATE_HZ = 5.0  # of the windows that models are trained on, and of the measured roll-outs
+Changes = Mapping[str, Any]  # fields of a config by name, of nested ones as a mapping
+Training = Changes | Callable[[Any, TrainConfig], Changes]  # or what makes them of model config and settings
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Simulated video to collect: who acts, how many episodes from which scene on, and fields of its config.
+
+    kind: `allegro`, `human` or `gripper`, as in `dexworld collect`. Held-out recordings take their scenes from the
+    split, `seed` further on.
+    """
+
+    kind: str
+    episodes: int
+    seed: int = 0
+    options: Changes = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """All that a scale changes: data and sizes. Raises ValueError naming the number that makes no sense.
+
+    preset: of every variant that names none. model: fields of its config that differ. budgets: optimiser steps by name,
+    at the scale `paper` recipes. data, held_out: what is trained and measured on, by name; on paper `DataPlan`s.
+    encoder_frames: frames that an encoder is fitted on. evaluator_steps, evaluator_size: of the keypoint evaluator.
+    task_episodes: that each model plans, of each task.
+    """
+
+    preset: str
+    budgets: Mapping[str, int | str]
+    data: Mapping[str, Recording | DataPlan]
+    held_out: Mapping[str, Recording] = field(default_factory=dict)
+    model: Changes = field(default_factory=dict)
+    batch_size: int = 8
+    learning_rate: float = 1e-3
+    warmup_steps: int = 50
+    bfloat16: bool = True
+    encoder_frames: int = 3000
+    evaluator_steps: int = 800
+    evaluator_size: str = "tiny"
+    task_episodes: int = 20
+
+    def __post_init__(self) -> None:
+        numbers = [("batch_size", self.batch_size), ("evaluator_steps", self.evaluator_steps), *self.budgets.items()]
+        for name, value in numbers:
+            if not isinstance(value, str) and value < 1:
+                raise ValueError(f"{name} is {value}; it must be positive")
+
+    def at_most(self, steps: int | None, episodes: int | None) -> "Sizes":
+        """The same with no budget above `steps` and no more than `episodes` of anything, for a look."""
+        steps, episodes = steps or 10**9, episodes or 10**9
+
+        def fewer(recordings: Mapping[str, Any]) -> dict[str, Any]:
+            return {name: replace(each, episodes=min(each.episodes, episodes)) for name, each in recordings.items()}
+
+        budgets = {name: min(int(value), steps) for name, value in self.budgets.items()}
+        return replace(
+            self,
+            budgets=budgets,
+            data=fewer(self.data),
+            held_out=fewer(self.held_out),
+            evaluator_steps=min(self.evaluator_steps, steps),
+            task_episodes=min(self.task_episodes, episodes),
+        )
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One thing done differently, said in `what`.
+
+    against: the variants that it is compared with. data: names of what it is trained on. budget: names of the budgets
+    that its steps are the sum of. initial: the variant whose model it starts from. preset: of any registered kind
+    instead of the table's; the table's changes of the model are then left out. encoder: name of another one. model:
+    fields that differ, after the table's. training: fields of `TrainConfig` that differ. paper: its row in the paper's
+    table. needs: an extra of dexworld and the package that it brings; without it the variant is left out.
+    """
+
+    name: str
+    what: str
+    against: tuple[str, ...] = ("base",)
+    data: tuple[str, ...] = ("robot",)
+    budget: tuple[str, ...] = ("steps",)
+    initial: str | None = None
+    preset: str | None = None
+    encoder: str | None = None
+    model: Changes = field(default_factory=dict)
+    training: Training = field(default_factory=dict)
+    paper: str | None = None
+    needs: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A ratio of two sums over the held-out episodes, at one moment of the roll-out or over all of it.
+
+    numerator, denominator: keys of the measured sums; without a denominator the mean over episodes. seconds: after the
+    start frame, None for all steps. scale: 100 for percent. of_variant: it depends on the variant; others tell what is
+    possible at all, and are the same for all variants. in_table: shown in the tables, and not in results.json alone.
+    paper: the column of the paper's table.
+    """
+
+    name: str
+    title: str
+    numerator: str
+    denominator: str | None
+    seconds: float | None
+    scale: float = 1.0
+    digits: int = 3
+    of_variant: bool = True
+    in_table: bool = True
+    paper: str | None = None
+
+
+@dataclass(frozen=True)
+class Published:
+    """A table of a paper as it was printed: where, its columns, its rows by name, and what it says besides."""
+
+    where: str
+    columns: tuple[str, ...] = ()
+    rows: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    says: str = ""
+
+    def value(self, row: str | None, column: str | None) -> float | None:
+        """A printed number, if there is one."""
+        if row not in self.rows or column not in self.columns:
+            return None
+        return self.rows[str(row)][self.columns.index(str(column))]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A study at one scale.
+
+    title, lead: of its page. measures: what is measured of every model (`study_measures.py`), each a callable that
+    gives sums by name. figures: what is reported of the sums. readers: names of the data that encoders are fitted on
+    and keypoint evaluators trained on. paper: what it stands beside. differs: sentences, what is different here and
+    why. Raises ValueError naming a variant, data or budget that is not there.
+    """
+
+    name: str
+    title: str
+    lead: str
+    sizes: Sizes
+    variants: tuple[Variant, ...]
+    measures: tuple[Callable[..., Any], ...]
+    figures: tuple[Figure, ...]
+    readers: tuple[str, ...] = ("robot",)
+    paper: Published = Published("")
+    differs: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = [variant.name for variant in self.variants]
+        if len(set(names)) != len(names):
+            raise ValueError(f"{self.name} names a variant twice: {', '.join(names)}")
+        for each in self.variants:
+            initial = [each.initial] if each.initial else []
+            wanted = [("variants", (*each.against, *initial), names), ("data", each.data, list(self.sizes.data))]
+            wanted.append(("budgets", each.budget, list(self.sizes.budgets)))
+            for kind, asked, there in wanted:
+                if missing := sorted(set(asked) - set(there)):
+                    raise ValueError(f"{self.name}: {each.name} wants the {kind} {missing}; there are {there}")
+
+    def variant(self, name: str) -> Variant:
+        """The variant of that name. Raises ValueError listing the names there are."""
+        for each in self.variants:
+            if each.name == name:
+                return each
+        raise ValueError(f"{self.name} has no variant {name!r}; choose from {', '.join(v.name for v in self.variants)}")
+
+    def with_ancestors(self, names: Iterable[str]) -> dict[str, int]:
+        """These variants and those that they start from; how many models each starts from, one after the other."""
+        depths: dict[str, int] = {}
+        for name in names:
+            chain = [self.variant(name)]
+            while chain[0].initial:
+                chain.insert(0, self.variant(chain[0].initial))
+            depths |= {each.name: depth for depth, each in enumerate(chain)}
+        return depths
+
+    def model_of(self, variant: Variant) -> Any:
+        """The config of a variant's model; an action scale is measured on the data later."""
+        config = preset(variant.preset or self.sizes.preset)
+        config = EncoderChoice(variant.encoder).applied(config) if variant.encoder else config
+        changes = [] if variant.preset else [self.sizes.model]
+        for each in [*changes, variant.model]:
+            config = changed(config, each)
+        return config
+
+    def steps_of(self, variant: Variant) -> int:
+        """Optimiser steps of a variant, without those of the variant that it starts from."""
+        return sum(int(self.sizes.budgets[name]) for name in variant.budget)
+
+    def training_of(self, variant: Variant, seed: int) -> TrainConfig:
+        """The training settings of a variant."""
+        steps, model = self.steps_of(variant), self.model_of(variant)
+        shared = {name: getattr(self.sizes, name) for name in ("batch_size", "learning_rate", "bfloat16")}
+        rare: dict[str, Any] = {"log_every": max(steps // 10, 1), "checkpoint_every": 500}
+        training = TrainConfig(
+            steps, **shared, **rare, warmup_steps=min(self.sizes.warmup_steps, steps // 3), seed=seed
+        )
+        return replace(
+            training, **(variant.training(model, training) if callable(variant.training) else variant.training)
+        )
+
+
+def changed(config: Any, changes: Changes) -> Any:
+    """A frozen dataclass with fields changed; a mapping changes those of a nested dataclass. Raises ValueError for
+    fields that are not there."""
+    known = {each.name for each in fields(config)}
+    if unknown := sorted(set(changes) - known):
+        raise ValueError(
+            f"{type(config).__name__} has no {', '.join(unknown)}; its fields are {', '.join(sorted(known))}"
+        )
+    values = {}
+    for name, value in changes.items():
+        own = getattr(config, name)
+        values[name] = changed(own, value) if isinstance(value, Mapping) and is_dataclass(own) else value
+    return replace(config, **values)
+
+
+SAMPLING = SamplingConfig(rate_hz=RATE_HZ)
