@@ -115,7 +115,7 @@ def main() -> None:
     for episode in draw_episodes("push", options.seed, options.scenes):
         environment = KitchenEnv()
         for name, rows in tries.items():
-            policy = searches()[name].policy(model, environment.robot)
+            policy = searches()[name].policy(model, environment.robot, keep_out=environment.keep_out)
             rows.append(tried(policy, environment, episode, options.play))
         environment.close()
     results = {name: summary(rows) for name, rows in tries.items()}
