@@ -187,7 +187,8 @@ def study(data: Path, output: Path, table: str, *options: str) -> dict:
 
 SOME = {
     "table1": ("human", "human, fine-tuned", "none, fine-tuned"),
-    "table3": ("DexWM", "DexWM, AdaLN", "NWM*", "action-free"),
+    "table2": ("with", "without"),
+    "table3": ("DexWM", "DexWM, in the picture", "NWM*", "action-free"),
     "figure5": ("S", "B"),
     "figure6": ("pca-fine",),
     "ablations": ("base", "paper-hand-consistency", "raw-actions"),
@@ -204,7 +205,7 @@ def test_a_declared_table_is_trained_measured_and_shown(name, data, small, tmp_p
         assert rows[variant]["steps"] == 2
         figures = [figure.name for figure in TABLES[name]("miniature").figures]
         assert [key for key in figures if rows[variant][key]["value"] is None] in ([], ["object_error_end"])
-        assert rows[variant]["train_cpu_s"][0] > 0
+        assert len(rows[variant]["train_cpu_s"]) == 1
     assert "arXiv 2512.13644" in page
     assert "A quick look" in page
     if name == "table1":
