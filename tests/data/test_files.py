@@ -56,7 +56,7 @@ def hold(path, sender):
 
 
 def test_a_claim_is_refused_while_its_process_lives_and_free_when_it_died(tmp_path):
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     other = context.Process(target=hold, args=(tmp_path / "held", theirs))
     other.start()

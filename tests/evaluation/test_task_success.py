@@ -195,8 +195,9 @@ def test_targets_outside_the_limits_end_an_episode_with_an_error(episode, enviro
 
 
 def test_the_planner_knows_what_stands_around_the_robot(model, environment):
-    policy = make_policy("world_model", policy_setup("reach", model, "cpu", environment))
-    assert policy.config.keep_out == environment.keep_out
+    setup = policy_setup("reach", model, "cpu", environment)
+    for name in ("world_model", "kinematics_only"):
+        assert make_policy(name, setup).config.keep_out == environment.keep_out
 
 
 def test_a_goal_picture_of_another_size_is_refused(model, episode, environment):

@@ -45,8 +45,9 @@ def world_model(setup: PolicySetup, subgoals: bool = True) -> MPCPolicy:
 
 
 def _kinematics_only(setup: PolicySetup) -> Policy:
-    size = setup.changes.get("image_size")
-    return kinematics_only(setup.task, _dynamics(setup, "kinematics_only"), setup.environment.robot, setup.seed, size)
+    known = {name: setup.changes[name] for name in ("image_size", "keep_out") if name in setup.changes}
+    dynamics = _dynamics(setup, "kinematics_only")
+    return kinematics_only(setup.task, dynamics, setup.environment.robot, setup.seed, **known)
 
 
 def _true_simulator(setup: PolicySetup) -> Policy:
