@@ -22,14 +22,14 @@ MOST_POINTS = 12  # of a goal picture
 QUERIES = 1000  # places of the goal picture that are looked for in the start picture: those that changed most
 _LEAST = 0.1  # of the best point's score, for a point to count
 MOVED_PX = 8.0  # a point that goes less far stands still
-FAINT = 0.01  # points of which the surest are less sure than this were not found
+_FAINT = 0.01  # points of which the surest are less sure than this were not found
 _FEW = 4  # points that tell how sure a group is: small objects have no more
 _DIFFERENT = 0.01  # a difference that may as well be none
-BESIDE = 0.8  # less sure: a place in the start frame that the robot covers, since its outline is too wide
-HAND_PX, _ELSEWHERE = 40.0, 0.02  # what is to be moved starts near the fingertips; a Gaussian's spread, and its floor
+_COVERED = 0.8  # so much less a place of the start frame counts that the robot covers: its outline is too wide
+_HAND_PX, _ELSEWHERE = 40.0, 0.02  # what is to be moved starts near the fingertips; a Gaussian's spread, and its floor
 _ALIKE_PX = (10.0, 30.0)  # points of one object move alike, and lie near each other
 AHEAD = 0.42  # how far on the way from the fingers to its goal a hidden object is taken to be
-HIDDEN_SPREAD_PX = 5.0  # of where a hidden object is taken to be
+_HIDDEN_SPREAD_PX = 5.0  # of where a hidden object is taken to be
 _HIDDEN_PX = 20.0  # so near each other are points of an object that is hidden at the start
 _PUSHED_PX = 60.0  # from the fingers of a hand that hides it to where it should be; a Gaussian's spread
 _NOISE = 0.02  # of colour shares
@@ -99,19 +99,19 @@ def moved_points(
     logits, hidden = (each[0, 0] for each in head.find(looks[None], maps[:1][None]))
     movable, unseen = torch.sigmoid(head.movable(looks)[:, 0]), torch.sigmoid(hidden)
     cells, hides = grid(*head.map_size, head.image_size).to(wanted), _cells(hides, head.map_size)
-    left = _differs(changed, head, maps, cells.flatten(0, 1)).view(head.map_size) * (1.0 - BESIDE * hides)
-    left = left * (_close(cells, hand, HAND_PX) + _ELSEWHERE)
+    left = _differs(changed, head, maps, cells.flatten(0, 1)).view(head.map_size) * (1.0 - _COVERED * hides)
+    left = left * (_close(cells, hand, _HAND_PX) + _ELSEWHERE)
     heat = logits.flatten(1).softmax(-1).view(logits.shape) * left
     pixels, spread = head.read((heat + 1e-12).log()), 1.0
     sure = heat.flatten(1).amax(-1) * _differs(changed, head, maps, wanted) * movable * (1.0 - unseen).sqrt()
     sure, near = sure * ((wanted - pixels).norm(dim=-1) > MOVED_PX), torch.cdist(wanted, wanted)
     alike = (near < _ALIKE_PX[1]) & (torch.cdist(wanted - pixels, wanted - pixels) < _ALIKE_PX[0])
     group = _group(sure, alike)
-    if not len(wanted) or (sure * group).topk(min(_FEW, len(sure))).values.mean() < FAINT:
+    if not len(wanted) or (sure * group).topk(min(_FEW, len(sure))).values.mean() < _FAINT:
         sure = movable * unseen * _close(wanted, hand, _PUSHED_PX) * (_sampled(changed, head, wanted) > 0).any()
         group = _group(sure, near < _HIDDEN_PX)
         share = sure * group / (sure * group).sum().clamp_min(1e-9)
-        pixels, spread = wanted + (1.0 - AHEAD) * (hand - share @ wanted), HIDDEN_SPREAD_PX
+        pixels, spread = wanted + (1.0 - AHEAD) * (hand - share @ wanted), _HIDDEN_SPREAD_PX
     score = sure * group
     best = score.topk(min(MOST_POINTS, int((score > _LEAST * score.max()).sum()))).indices
     if not len(best):

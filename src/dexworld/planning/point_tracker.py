@@ -73,7 +73,7 @@ class PointTracker:
         before, at_finds = _density(tried, self.offsets, 2.0 * _STEADY_PX), _density(tried, found, _FOUND_PX)
         prior = (1.0 - _ANYWHERE) * before + _ANYWHERE / area
         weights = prior * self._likelihood(tried, logits, hidden, covered) / (before + at_finds)
-        self.offsets = tried[self._drawn(weights, HYPOTHESES)]
+        self.offsets = tried[_drawn(weights, HYPOTHESES)]
 
     def follow(self, condition: Any, count: int) -> Forecast:
         """Where N = `count` candidates' hands take the points; their condition (N, T). Hypotheses are opinions."""
@@ -85,17 +85,12 @@ class PointTracker:
         pixels = (self.start + offsets[mixed].unflatten(0, (several, queries))).flatten(0, 1)
         looks = self.looks.repeat(several, 1)
         forecast = self.head.follow(looks.expand(count, -1, -1), pixels.expand(count, -1, -1), condition)
-        pixels, spread = (
-            forecast.pixels.unflatten(3, (several, queries)),
-            forecast.spread.unflatten(3, (several, queries)),
-        )
-        return Forecast(pixels.flatten(2, 3), spread.flatten(2, 3))
+        both = (forecast.pixels, forecast.spread)
+        return Forecast(*(each.unflatten(3, (several, queries)).flatten(2, 3) for each in both))
 
     def _likelihood(self, offsets: Tensor, logits: Tensor, hidden: Tensor, covered: Tensor) -> Tensor:
         """Of the picture, if the points went so far (M, 2), against chance: (M,)."""
-        seen = (
-            logits.flatten(1).softmax(-1).view(logits.shape) * logits[0].numel() * torch.sigmoid(-hidden)[:, None, None]
-        )
+        seen = logits.flatten(1).softmax(-1) * logits[0].numel() * torch.sigmoid(-hidden)[:, None]
         hides = functional.interpolate(covered[None, None].float(), logits.shape[1:], mode="area")[0, 0]
         ratio = torch.maximum(seen.view(logits.shape), hides).clamp_min(_MISSED).log()  # (Q, h, w)
         height, width = self.head.image_size
@@ -108,12 +103,12 @@ class PointTracker:
     def _noise(self, count: int) -> Tensor:
         return torch.randn((count, 2), generator=self._generator).to(self.start)
 
-    def _drawn(self, weights: Tensor, count: int) -> Tensor:
-        """Systematic draws, in order."""
-        ends = weights.double().cumsum(0)
-        return torch.searchsorted(ends, (torch.arange(count) + 0.5).to(ends) / count * ends[-1]).clamp_max(
-            len(weights) - 1
-        )
+
+def _drawn(weights: Tensor, count: int) -> Tensor:
+    """Indices (count,) of systematic draws by weights (M,), in order."""
+    ends = weights.double().cumsum(0)
+    places = (torch.arange(count) + 0.5).to(ends) / count * ends[-1]
+    return torch.searchsorted(ends, places).clamp_max(len(weights) - 1)
 
 
 def _density(places: Tensor, centres: Tensor, spread: float) -> Tensor:
