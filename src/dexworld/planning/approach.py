@@ -44,8 +44,7 @@ class Approach:
         """
         keypoints = robot.forward(scene.joint_positions).keypoints[RIGHT]
         tips = transform_points(scene.world_from_base, keypoints[list(TIPS[1:4])]).mean(dim=0)
-        share = points.weights / points.weights.sum().clamp_min(1e-9)
-        both = torch.stack([(share @ pixels), (share @ points.wanted)])
+        both = torch.stack([points.share @ pixels, points.share @ points.wanted])
         (start, end), hand = at_height(scene, both, tips[2] + _ABOVE_TIPS)[:, :2], tips[:2]
         ahead = functional.normalize(end - start, dim=0)
         across = torch.stack([-ahead[1], ahead[0]])

@@ -98,7 +98,7 @@ def moved_points(
     looks = head.look(maps[1:], wanted[None])[0]
     logits, hidden = (each[0, 0] for each in head.find(looks[None], maps[:1][None]))
     movable, unseen = torch.sigmoid(head.movable(looks)[:, 0]), torch.sigmoid(hidden)
-    cells, hides = grid(*head.map_size, head.image_size).to(wanted), _cells(hides, head.map_size)
+    cells, hides = grid(*head.map_size, head.image_size).to(wanted), covered_share(hides, head.map_size)
     left = _differs(changed, head, maps, cells.flatten(0, 1)).view(head.map_size) * (1.0 - _COVERED * hides)
     left = left * (_close(cells, hand, _HAND_PX) + _ELSEWHERE)
     heat = logits.flatten(1).softmax(-1).view(logits.shape) * left
@@ -129,7 +129,7 @@ def grid(rows: int, columns: int, image_size: tuple[int, int]) -> Tensor:
 def _places(head: PointModel, robot: Tensor) -> Tensor:
     """Pixels (Q, 2) on a grid of half a map's cell, where the robot (h, w) is not."""
     rows, columns = (2 * cells for cells in head.map_size)
-    return grid(rows, columns, head.image_size).to(robot.device)[_cells(robot, (rows, columns)) == 0]
+    return grid(rows, columns, head.image_size).to(robot.device)[covered_share(robot, (rows, columns)) == 0]
 
 
 def _group(sure: Tensor, alike: Tensor) -> Tensor:
@@ -143,7 +143,7 @@ def _close(pixels: Tensor, hand: Tensor, spread: float) -> Tensor:
     return torch.exp(-0.5 * ((pixels - hand).norm(dim=-1) / spread).square())
 
 
-def _cells(mask: Tensor, size: tuple[int, int]) -> Tensor:
+def covered_share(mask: Tensor, size: tuple[int, int]) -> Tensor:
     """Shares (h, w) of a map's cells that a mask of the picture's cells covers."""
     return functional.interpolate(mask[None, None].float(), size, mode="area")[0, 0]
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dexworld.forecast import Forecast
+from dexworld.planning.point_goal import covered_share
 from dexworld.planning.protocols import GoalPoints, PointModel
 
 HYPOTHESES = 64
@@ -31,7 +32,7 @@ class PointTracker:
     """
 
     def __init__(self, head: PointModel, start: Tensor, points: GoalPoints) -> None:
-        self.head, self.start, self.weights, looks = head, points.pixels, points.weights, points.looks
+        self.head, self.start, self.share, looks = head, points.pixels, points.share, points.looks
         self.looks = head.look(head.maps(start[None]), points.pixels[None])[0] if looks is None else looks  # (Q, C)
         self._generator = torch.Generator().manual_seed(0)
         self.expected = self.start  # (Q, 2): where the last step should have taken them
@@ -45,13 +46,13 @@ class PointTracker:
     def left(self, wanted: Tensor) -> float:
         """Expected distance of the points to where they should be, (Q, 2), pixels."""
         away = (self.start - wanted + self.offsets[:, None]).norm(dim=-1)  # (K, Q)
-        return float((away * self.weights).sum(-1).mean() / self.weights.sum().clamp_min(1e-9))
+        return float((away @ self.share).mean())
 
     def moved(self, motion: Any) -> None:
         """The hand has moved: a condition (1, 1) of the executed step."""
         if not len(self.start):
             return
-        middle = int(self.weights.argmax())
+        middle = int(self.share.argmax())
         places = (self.start[middle] + self.offsets)[None]
         forecast = self.head.follow(self.looks[middle].expand(1, len(self.offsets), -1), places, motion)
         way = forecast.pixels[0, -1].mean(dim=0) - places[0]
@@ -91,13 +92,13 @@ class PointTracker:
     def _likelihood(self, offsets: Tensor, logits: Tensor, hidden: Tensor, covered: Tensor) -> Tensor:
         """Of the picture, if the points went so far (M, 2), against chance: (M,)."""
         seen = logits.flatten(1).softmax(-1) * logits[0].numel() * torch.sigmoid(-hidden)[:, None]
-        hides = functional.interpolate(covered[None, None].float(), logits.shape[1:], mode="area")[0, 0]
-        ratio = torch.maximum(seen.view(logits.shape), hides).clamp_min(_MISSED).log()  # (Q, h, w)
+        ratio = (
+            torch.maximum(seen.view(logits.shape), covered_share(covered, self.head.map_size)).clamp_min(_MISSED).log()
+        )  # (Q, h, w)
         height, width = self.head.image_size
         places = 2.0 * (self.start[:, None] + offsets) / offsets.new_tensor([width, height]) - 1.0  # (Q, M, 2)
         each = functional.grid_sample(ratio[:, None], places[:, :, None], padding_mode="border", align_corners=False)
-        share = self.weights / self.weights.sum().clamp_min(1e-9)
-        total = _POINTS * (share[:, None] * each[:, 0, :, 0]).sum(dim=0)
+        total = _POINTS * (self.share[:, None] * each[:, 0, :, 0]).sum(dim=0)
         return (total - total.max()).exp()
 
     def _noise(self, count: int) -> Tensor:

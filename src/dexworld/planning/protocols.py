@@ -120,6 +120,11 @@ class GoalPoints:
         if self.pixels.ndim != 2 or len({tuple(shape) for shape in shapes}) > 1:
             raise ValueError(f"goal points must be (Q, 2), (Q, 2) and (Q,), not {[tuple(each) for each in shapes]}")
 
+    @property
+    def share(self) -> Tensor:
+        """What each point counts of all, (Q,)."""
+        return self.weights / self.weights.sum().clamp_min(1e-9)
+
     def only(self, chosen: Tensor) -> "GoalPoints":
         """The points with these numbers."""
         looks = None if self.looks is None else self.looks[chosen]

@@ -171,9 +171,9 @@ class SubgoalPolicy(MPCPolicy):
         assert grip is not None
         assert points is not None
         centre, base = points.pixels.new_tensor(grip.centre), scene.world_from_base
-        pose, weights = self.robot.forward(scene.joint_targets), points.weights[:, None] / points.weights.sum()
+        pose = self.robot.forward(scene.joint_targets)
         height = (base[:3, :3] @ (pose.wrist + pose.hand_rotation @ centre) + base[:3, 3])[2] - _BELOW
-        both = torch.stack([(pixels * weights).sum(dim=0) for pixels in (self._first, points.wanted)])
+        both = torch.stack([points.share @ pixels for pixels in (self._first, points.wanted)])
         ends = at_height(scene, both, height)
         held = ends[0] - centre.new_tensor(grip.world_from_palm) @ centre
         return torch.stack([held, ends[1] - ends[0], centre.new_tensor(_RAISED)])

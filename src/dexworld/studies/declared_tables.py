@@ -38,6 +38,8 @@ OFFLINE_ENCODERS = {
     "pca-fine": "patch PCA of 14 pixels, four of 48 numbers a token",
     "lite0-block10": "a CNN trained on ImageNet, four of 112 numbers a token of 32 pixels",
 }
+NARROW = {"predictor": {"dim": 96, "depth": 2}}
+BY_ADALN = {"predictor": {"pixel_aligned": False}}
 HUMAN_CLIPS = {"seconds": 4.2, "fps": 10.0}
 HUMAN_COLUMNS = tuple(f"human {kind} {at}" for kind in ("error", "PCK@20") for at in ("at 4 s", "average"))
 SIMULATED = (
@@ -66,7 +68,7 @@ def _sizes(scale: Scale, names: tuple[str, ...], **miniature: Any) -> Sizes:
         more: dict[str, Any] = {"batch_size": 32, "warmup_steps": 500}
         more |= {"evaluator_steps": 8000, "evaluator_size": "small", "task_episodes": 100}
         return Sizes("tiny-hands", budgets, chosen, {"robot": Recording("allegro", 200)}, **more)
-    shared: dict[str, Any] = {"preset": "clip", "model": {"predictor": {"dim": 96, "depth": 2}}}
+    shared: dict[str, Any] = {"preset": "clip", "model": NARROW}
     shared |= {"budgets": STEPS, "data": chosen, "held_out": {"robot": Recording("allegro", 60)}}
     return Sizes(**(shared | miniature))
 
@@ -129,11 +131,11 @@ def _human_sizes(scale: Scale) -> Sizes:
 
 def table2(scale: Scale) -> Table:
     """Table 2: what hand consistency is worth."""
-    hidden, data = {"predictor": {"pixel_aligned": False}}, ("human",)
+    data = ("human",)
     without: dict[str, Any] = {"training": {"hand_consistency": 0.0}}
     variants = (
-        Variant("with", "the loss; hands told by AdaLN, as in the paper", (), data, model=hidden, paper="with"),
-        Variant("without", "no keypoint loss on predicted latents", ("with",), data, model=hidden, paper="without",
+        Variant("with", "the loss; hands told by AdaLN, as in the paper", (), data, model=BY_ADALN, paper="with"),
+        Variant("without", "no keypoint loss on predicted latents", ("with",), data, model=BY_ADALN, paper="without",
                 **without),
         Variant("with, in the picture", "the loss; told where hands are in the picture, our default", (), data),
         Variant("without, in the picture", "the same without it", ("with, in the picture",), data, **without),
@@ -156,9 +158,8 @@ def table2(scale: Scale) -> Table:
 
 def table3(scale: Scale) -> Table:
     """Table 3: what a model is told of the hands, everything else equal."""
-    small = {"model": {"predictor": {"dim": 96, "depth": 2}}} if scale == "miniature" else {}
+    small: dict[str, Any] = {"model": NARROW} if scale == "miniature" else {}
     size = {"miniature": "clip", "small": "tiny", "paper": "paper-xl"}[scale]
-    hidden: dict[str, Any] = {"predictor": {**small.get("model", {}).get("predictor", {}), "pixel_aligned": False}}
     told = {
         "nwm": ("NWM*", "the camera's motion alone"),
         "peva": ("PEVA*", "the camera's motion and the upper body without fingers"),
@@ -167,7 +168,7 @@ def table3(scale: Scale) -> Table:
     }
     printed = {"NWM*": (0.74, 0.57, 34, 48), "PEVA*": (0.62, 0.49, 56, 63), "DexWM": (0.67, 0.51, 60, 68)}
     data = ("human",)
-    variants = [Variant("DexWM", "the hands, by AdaLN, as in the paper", (), data, model=hidden, paper="DexWM")]
+    variants = [Variant("DexWM", "the hands, by AdaLN, as in the paper", (), data, model=BY_ADALN, paper="DexWM")]
     if scale != "paper":
         seen = "the hands, by AdaLN and where they are in the picture: our default"
         variants.append(Variant("DexWM, in the picture", seen, ("DexWM",), data))
@@ -265,8 +266,7 @@ def ablations(scale: Scale) -> Table:
                 model={"keypoint_head": {"loss": "mse"}}, training=paper_hand_consistency),
         Variant("no-residual", "predicts latents, not their change", model={"predictor": {"residual": False}}),
         Variant("raw-actions", "actions in metres straight into AdaLN", model=unscaled),
-        Variant("no-pixel-aligned", "tokens are not told where the hand is",
-                model={"predictor": {"pixel_aligned": False}}),
+        Variant("no-pixel-aligned", "tokens are not told where the hand is", model=BY_ADALN),
         Variant("teacher-forced", "all steps from true frames (multistep depth 1)", training={"teacher_forced": 1.0}),
         Variant("few", "from new weights on few episodes, the steps of fine-tuning", (), ("few",), ("finetune",)),
         Variant("few-total", "the same, with the steps of pre-training too", ("few",), ("few",),
