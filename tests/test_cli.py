@@ -250,13 +250,16 @@ def test_what_the_system_refuses_is_said_in_one_line_with_what_to_do(capsys, mon
     assert line.count("\n") == 1
 
 
+@pytest.mark.parametrize("in_import", [False, True], ids=["anywhere", "in the import of a compiled module"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_a_command_with_one_line_and_its_code(capsys, monkeypatch, tmp_path, number):
+def test_a_signal_ends_a_command_with_one_line_and_its_code(capsys, monkeypatch, tmp_path, number, in_import):
     cleaned = []
 
     def wait(*_):
         try:
             signal.raise_signal(number)
+        except BaseException as error:
+            raise (ImportError("initialization failed") if in_import else error) from error
         finally:
             cleaned.append(True)
 

@@ -37,6 +37,23 @@ class NeverArrives:
         return item
 
 
+def imports(name):
+    """What a compiled module does that its process is asked to end in: its import fails for a reason of its own."""
+    try:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        time.sleep(0.1)
+    except BaseException as error:
+        raise ImportError("initialization failed") from error
+    return name
+
+
+class StoppedInImport(NeverArrives):
+    """A job that is asked to end while the modules that it needs are imported."""
+
+    def __reduce__(self):
+        return imports, ("job",)
+
+
 def write_and_wait(item, folder):
     """A file that is never finished, beside one that says who writes it."""
     with written_atomically(folder / f"{item}.result") as temporary:

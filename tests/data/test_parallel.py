@@ -8,7 +8,7 @@ import time
 from functools import partial
 
 import pytest
-from scripted_job import NeverArrives, Scripted, wait_in_processes, write_and_wait
+from scripted_job import NeverArrives, Scripted, StoppedInImport, imports, wait_in_processes, write_and_wait
 
 from dexworld.data import parallel
 from dexworld.data.parallel import GRACE_S, DiskFullError, WorkerDied, Workers, parallel_map
@@ -74,6 +74,14 @@ def test_a_full_disk_ends_the_work_at_once(workers):
 def test_processes_that_can_not_start_are_an_error_and_no_item_is_blamed():
     with pytest.raises(RuntimeError, match="no worker process can be started"):
         list(parallel_map(NeverArrives(), [1, 2, 3], 2))
+
+
+def test_a_worker_that_is_asked_to_end_while_it_imports_ends_without_a_word(capfd):
+    with pytest.raises(RuntimeError, match="no worker process can be started"):
+        list(parallel_map(StoppedInImport(), [1, 2, 3], 2))
+    with Workers(imports, 2) as pool:
+        assert all(isinstance(outcome.error, WorkerDied) for outcome in pool.outcomes(["a", "b"]))
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])

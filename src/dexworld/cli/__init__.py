@@ -164,6 +164,10 @@ def _stopped_by_signals() -> Iterator[None]:
     before, sys.unraisablehook = [signal.signal(number, stop) for number in numbers], unraisable
     try:
         yield
+    except ImportError as error:
+        if caught:  # a compiled module that was being imported made `Stopped` an error of its own
+            raise Stopped(caught[0]) from error
+        raise
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         sys.unraisablehook = sys.__unraisablehook__

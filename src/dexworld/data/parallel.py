@@ -260,15 +260,24 @@ def _ready_processes(crew: list[Any]) -> list[Any]:
 
 def _serve(connection: Any) -> None:
     """A worker's life: the job and items come in, results go out, until the pipe ends or it is asked to end."""
-    signal.signal(signal.SIGUSR1, _leave)
+    leaving: list[int] = []
+
+    def leave(number: int, frame: Any) -> None:
+        leaving.append(number)
+        raise _Ended
+
+    signal.signal(signal.SIGUSR1, lambda *_: os._exit(1))  # imports have nothing open, and make `_Ended` another error
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         job = connection.recv()
+        signal.signal(signal.SIGUSR1, leave)
         connection.send(("started", None))
         if "torch" in sys.modules:  # one process per core: threads would only be in each other's way
             sys.modules["torch"].set_num_threads(1)
         while True:
             kind, value = _answer(job, connection.recv())
+            if leaving:  # an import in the job made `_Ended` an error of its own
+                os._exit(1)
             try:
                 connection.send((kind, ForkingPickler.loads(ForkingPickler.dumps(value)) if kind != "done" else value))
             except Exception as error:  # what can't travel
@@ -277,10 +286,6 @@ def _serve(connection: Any) -> None:
         return  # the main process is gone
     except _Ended:
         os._exit(1)
-
-
-def _leave(*_: object) -> None:
-    raise _Ended
 
 
 def _end_with_parent() -> None:
