@@ -22,8 +22,8 @@ from common import interval_values, parser, write_and_print
 from dexworld.data.parallel import Workers
 from dexworld.evaluation.guard import check_seeds
 from dexworld.evaluation.intervals import mcnemar, wilson
+from dexworld.evaluation.policy_setup import policy_setup
 from dexworld.evaluation.runner import play
-from dexworld.evaluation.tasks import policy_setup
 from dexworld.models.world_model import load_world_model
 from dexworld.planning.policies import world_model
 from dexworld.planning.sentence_goal import sentence_points

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +12,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "dexworld"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 SCRIPTS = sorted(
-    path for folder in ("tests", "benchmarks", "examples", "tools", ".ci") for path in (ROOT / folder).rglob("*.py")
+    path
+    for folder in ("client", "tests", "benchmarks", "examples", "tools", ".ci")
+    for path in (ROOT / folder).rglob("*.py")
 )
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 66
@@ -31,8 +34,22 @@ LAYERS = {
     "video": {"base", "data", "models", "sim", "training", "evaluation"},
     "studies": {"base", "data", "models", "planning", "sim", "training", "evaluation"},
     "report": {"base", "data", "models", "planning", "robots", "sim", "training", "evaluation", "video", "studies"},
+    "serving": {"base", "data", "models", "planning", "robots", "sim", "baselines", "evaluation"},
     "cli": {
-        *("base", "data", "models", "planning", "robots", "sim", "training", "evaluation", "video", "studies", "report")
+        *(
+            "base",
+            "data",
+            "models",
+            "planning",
+            "robots",
+            "sim",
+            "training",
+            "evaluation",
+            "video",
+            "studies",
+            "report",
+        ),
+        "serving",
     },
 }
 # The one place that reads another project's torch files, and only as plain tensors.
@@ -99,6 +116,17 @@ def test_imports_follow_the_flow_of_data():
                     yield line, f"imports {module}, but {own} may import only {sorted(LAYERS[own])}"
 
     hold(rule, SOURCES)
+
+
+def test_the_robots_client_needs_nothing_of_dexworld():
+    allowed = {*sys.stdlib_module_names, "numpy", "websockets", "msgpack", "dexworld_client"}
+
+    def rule(path, tree):
+        for line, module in imported_modules(path, tree):
+            if module.split(".")[0] not in allowed:
+                yield line, f"imports {module}"
+
+    hold(rule, (ROOT / "client").rglob("*.py"))
 
 
 def test_no_modules_import_each_other_in_a_circle():

@@ -11,8 +11,9 @@ import torch
 
 from dexworld.baselines.goal_policy import POLICY_PRESETS, GoalPolicy, GoalPolicyConfig
 from dexworld.evaluation.guard import SeedError
+from dexworld.evaluation.policy_setup import policy_setup
 from dexworld.evaluation.runner import Played, play
-from dexworld.evaluation.tasks import EpisodeOutcome, TasksConfig, evaluate_tasks, policy_setup, summarise
+from dexworld.evaluation.tasks import EpisodeOutcome, TasksConfig, evaluate_tasks, summarise
 from dexworld.models.config import PRESETS
 from dexworld.models.dexwm import DexWM
 from dexworld.models.latent_readers import encoder_fingerprint

@@ -21,13 +21,12 @@ from dexworld.data.parallel import Workers
 from dexworld.evaluation.guard import Split, check_seeds
 from dexworld.evaluation.intervals import mcnemar, wilson
 from dexworld.evaluation.ledger import Ledger
+from dexworld.evaluation.policy_setup import learned_policies, policy_setup
 from dexworld.evaluation.runner import Played, play
-from dexworld.models.latent_readers import encoder_fingerprint
 from dexworld.models.reference import REFERENCE
-from dexworld.models.world_model import BFloat16Rollouts, CheckedRollouts, WorldModel, load_world_model
-from dexworld.planning.policies import POLICIES, PolicySetup, comparable, make_policy
+from dexworld.models.world_model import WorldModel, load_world_model
+from dexworld.planning.policies import POLICIES, comparable, make_policy
 from dexworld.planning.presets import PlannerOptions
-from dexworld.robots.environment import Environment
 from dexworld.sim.kitchen.kitchen_env import KitchenEnv
 from dexworld.sim.kitchen.kitchen_tasks import ALL_TASKS, TASKS, Rejection, Task, TaskEpisode, draw_episode
 from dexworld.sim.render import Backend, choose_backend
@@ -82,22 +81,6 @@ class EpisodeOutcome:
     task: str
     seed: int
     played: dict[str, Played]
-
-
-def policy_setup(
-    task: str, model: WorldModel | None, planner: str, environment: Environment, what: str | None = None, **options: Any
-) -> PolicySetup:
-    """What the policies for a task are made of; `options` are other fields of the setup.
-
-    what: how the episode is called where the model predicts NaN or Inf.
-    """
-    if model is None:
-        return PolicySetup(task, environment, planner=planner, **options)
-    # Rounding to bfloat16 is far below the model's own error; the paper's planner stays as it is.
-    dynamics: Any = (BFloat16Rollouts if planner == "cpu" else CheckedRollouts)(model, what or task)
-    changes = {"max_history": model.config.num_context, "image_size": model.config.image_size}
-    changes["keep_out"] = getattr(environment, "keep_out", ())
-    return PolicySetup(task, environment, dynamics, planner, changes=changes, **options)
 
 
 def evaluate_tasks(config: TasksConfig, file: Path, progress=None) -> dict[str, Any]:
@@ -235,17 +218,7 @@ def _model(checkpoint: str) -> WorldModel:
 
 @lru_cache(maxsize=1)
 def _learned(folders: tuple[str, ...], checkpoint: str) -> dict[str, GoalPolicy]:
-    """The learned policies by name. Raises ValueError for two of a name, and for one of another encoder's latents."""
-    found: dict[str, GoalPolicy] = {}
-    for folder in folders:
-        policy = GoalPolicy.from_pretrained(folder)
-        policy.config.latents.check_encoder(encoder_fingerprint(_model(checkpoint).encoder), f"the policy {folder}")
-        if policy.config.name in found:
-            raise ValueError(
-                f"policies {', '.join(folders)} hold two of kind {policy.config.name!r}; play one at a time"
-            )
-        found[policy.config.name] = policy
-    return found
+    return learned_policies(folders, _model(checkpoint))
 
 
 def _play_all(episode: TaskEpisode, with_simulator: bool, config: TasksConfig) -> EpisodeOutcome:

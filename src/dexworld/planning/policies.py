@@ -11,21 +11,21 @@ from dexworld.planning.controls import SIMULATOR_SEARCH, DoNothing, RandomTarget
 from dexworld.planning.mpc import MPCPolicy
 from dexworld.planning.presets import SUBGOALS, PlannerOptions, kinematics_only, task_preset
 from dexworld.planning.protocols import Dynamics, Policy, Solver
-from dexworld.robots.environment import Environment, SimulatedEnvironment
+from dexworld.robots.environment import Environment, SimulatedEnvironment, Workplace
 
 
 @dataclass(frozen=True)
 class PolicySetup:
     """What policies are made of.
 
-    task, planner: name the planner's preset. planning: what differs from the preset. environment: with the robot;
-    `true_simulator` searches in it. dynamics: the world model. changes: of the planner's `MPCConfig`, for the model.
-    search: the solver of `true_simulator`. expert_moves: (T, J) joint targets of a script that solves the episode.
-    learned: policies by one of the names `LEARNED`.
+    task, planner: name the planner's preset. planning: what differs from the preset. environment: with the robot, or a
+    robot's workplace; `true_simulator` searches in it. dynamics: the world model. changes: of the planner's
+    `MPCConfig`, for the model. search: the solver of `true_simulator`. expert_moves: (T, J) joint targets of a script
+    that solves the episode. learned: policies by one of the names `LEARNED`.
     """
 
     task: str
-    environment: Environment
+    environment: Environment | Workplace
     dynamics: Dynamics | None = None
     planner: str = "cpu"
     planning: PlannerOptions = field(default_factory=PlannerOptions)

@@ -17,8 +17,8 @@ import torch
 from dexworld.data.files import read_json
 from dexworld.data.parallel import parallel_map
 from dexworld.evaluation.guard import training_ranges
+from dexworld.evaluation.policy_setup import policy_setup
 from dexworld.evaluation.runner import play
-from dexworld.evaluation.tasks import policy_setup
 from dexworld.forecast import Forecast
 from dexworld.models.latent_readers import AUTO, Drawing, drawing_of
 from dexworld.models.reference import REFERENCE, checkpoint_path

@@ -25,8 +25,22 @@ class Boxes(NamedTuple):
         """
         share = torch.linspace(0.0, 1.0, _ALONG).to(links)[:, None, None]
         arm = torch.lerp(links[..., None, :-1, :], links[..., None, 1:, :], share).flatten(-3, -2)  # (..., M, 3)
-        place = self.world_from_base.to(arm)
-        arm = (arm @ place[:3, :3].T + place[:3, 3])[..., None, :]
-        outside = torch.maximum(self.low.to(arm) - arm, arm - self.high.to(arm))  # (..., M, K, 3)
+        return self.sphere_depth(arm, arm.new_tensor(ARM_RADIUS))
+
+    def sphere_depth(self, centres: Tensor, radii: Tensor) -> Tensor:
+        """How deep the deepest of M spheres, centres (..., M, 3) in the base frame, is in a box, metres (...)."""
+        places = self._in_world(centres)
+        outside = torch.maximum(self.low.to(places) - places, places - self.high.to(places))  # (..., M, K, 3)
         distance = outside.clamp_min(0.0).norm(dim=-1) + outside.amax(-1).clamp_max(0.0)
-        return (ARM_RADIUS - distance).amax((-1, -2))
+        return (radii[..., None] - distance).amax((-1, -2))
+
+    def sphere_overhang(self, centres: Tensor, radii: Tensor) -> Tensor:
+        """How far the sphere that is furthest out sticks out of the nearest box, metres (...). Negative inside."""
+        places = self._in_world(centres)
+        beyond = torch.maximum(self.low.to(places) - places, places - self.high.to(places)).amax(-1)  # (..., M, K)
+        return (beyond.amin(-1) + radii).amax(-1)
+
+    def _in_world(self, points: Tensor) -> Tensor:
+        """Points (..., M, 3) of the base frame in the world's, (..., M, 1, 3) beside the boxes."""
+        place = self.world_from_base.to(points)
+        return (points @ place[:3, :3].T + place[:3, 3])[..., None, :]

@@ -4,10 +4,12 @@
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from dexworld.robots.boxes import Box
 from dexworld.robots.observation import Observation
 from dexworld.robots.robot import Robot
 
@@ -67,3 +69,14 @@ class SimulatedEnvironment(Environment, Protocol):
 
     def true_cost(self) -> float:
         """How far the task is from done, metres, including what leads towards it. Reads the true state."""
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A robot and what stands around it, where nobody here can step: `keep_out` boxes as of `Environment`, and the
+    `workspace` that it stays in, or None.
+    """
+
+    robot: Robot
+    keep_out: tuple[Box, ...] = ()
+    workspace: Box | None = None

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dexworld.hands import RIGHT
-from dexworld.robots.robot import Grip, HandPose, Robot, right_hand_pose, spheres
+from dexworld.robots.robot import Grip, HandPose, Motion, Robot, right_hand_pose, spheres
 
 Vector = tuple[float, float, float]
 Quaternion = tuple[float, float, float, float]
@@ -105,6 +105,10 @@ JOINTS: tuple[Joint, ...] = (*ARM, *(joint for finger in HAND for joint in finge
 OPEN_FINGERS = (0.0, 0.0, 0.1, 0.1) * 3 + (1.3, 0.3, 0.1, 0.1)
 CLOSED_FINGERS = (0.0, 1.2, 1.0, 0.8) * 3 + (1.396, 0.6, 0.7, 0.9)
 OVERHAND = ((0.563228, -0.74747, 0.352226), (-0.211967, 0.281306, 0.935915), (-0.798652, -0.601794, 0.0))
+# The arm's are Franka's (data sheet and FCI documentation). The lags and all of the hand's are our choice: fingers hold
+# a thing by commands that lie inside it.
+ARM_VELOCITY, ARM_ACCELERATION = (2.175,) * 4 + (2.61,) * 3, (15.0, 7.5, 10.0, 12.5, 15.0, 20.0, 20.0)
+ARM_LAG = (0.2,) * 7
 _INDEX, _MIDDLE, _RING, _THUMB = range(4)
 # Spheres along lines between two of the arm's joints or its wrist (row 7): from, to, how many, radius.
 _ARM_SPHERES = ((2, 3, 4, 0.075), (3, 5, 9, 0.065), (5, 6, 3, 0.06), (6, 7, 3, 0.05))
@@ -135,6 +139,7 @@ class FrankaAllegro(Robot):
     joints = tuple(joint.name for joint in JOINTS)
     arm = slice(0, len(ARM))
     grip = Grip(OVERHAND, (0.07, 0.0, 0.115), OPEN_FINGERS, CLOSED_FINGERS)
+    motion = Motion((*ARM_VELOCITY, *(5.0,) * 16), (*ARM_ACCELERATION, *(50.0,) * 16), (*ARM_LAG, *(1.5,) * 16))
 
     def __init__(self, tips: TipConvention = "true") -> None:
         if tips not in ("true", "release"):

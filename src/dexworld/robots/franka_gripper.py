@@ -12,8 +12,18 @@ import torch
 from torch import Tensor
 
 from dexworld.hands import FINGERS, GRIPPER_CLOSED_RADII, GRIPPER_OPEN_RADII
-from dexworld.robots.franka_allegro import ARM, FLANGE, Constants, chained, joint_terms, joint_transforms
-from dexworld.robots.robot import HandPose, Robot, right_hand_pose, spheres
+from dexworld.robots.franka_allegro import (
+    ARM,
+    ARM_ACCELERATION,
+    ARM_LAG,
+    ARM_VELOCITY,
+    FLANGE,
+    Constants,
+    chained,
+    joint_terms,
+    joint_transforms,
+)
+from dexworld.robots.robot import HandPose, Motion, Robot, right_hand_pose, spheres
 
 _TURN = -math.pi / 4  # about z, from the flange to the gripper
 _PADS = 0.103  # metres from the flange, along z, to the middle of the pads
@@ -24,6 +34,7 @@ class FrankaGripper(Robot):
 
     joints = (*(joint.name for joint in ARM), "gripper_opening")
     arm = slice(0, len(ARM))
+    motion = Motion((*ARM_VELOCITY, 1.25), (*ARM_ACCELERATION, 12.5), (*ARM_LAG, 1.0))  # 5 cm a second each finger
 
     def __init__(self) -> None:
         self.limits = torch.tensor([*(joint.limits for joint in ARM), (0.0, 1.0)], dtype=torch.float64)

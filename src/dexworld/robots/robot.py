@@ -47,18 +47,30 @@ class Grip:
     closed: tuple[float, ...]
 
 
+@dataclass(frozen=True)
+class Motion:
+    """How fast joints (J,) may move: velocities and accelerations, radians and seconds. lag: how far a command may lead
+    the measured position, radians, a proxy of torque.
+    """
+
+    velocity: tuple[float, ...]
+    acceleration: tuple[float, ...]
+    lag: tuple[float, ...]
+
+
 class Robot(ABC):
     """A robot with a hand, as numbers and batched kinematics. It holds no state.
 
     joints: their names, in the order of every joint vector (J,). limits: (J, 2) float64, low and high. arm: the joints
     that move the hand about; planners search them with the arm's spread and the others with the fingers'. grip: how its
-    hand takes things; None if nobody said.
+    hand takes things, and motion: how fast it may move; None if nobody said.
     """
 
     joints: ClassVar[tuple[str, ...]]
     arm: ClassVar[slice]
     limits: Tensor
     grip: ClassVar[Grip | None] = None
+    motion: ClassVar[Motion | None] = None
 
     @property
     def fingers(self) -> slice:

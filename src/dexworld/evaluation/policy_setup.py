@@ -1,0 +1,45 @@
+"""What policies are made of, from checkpoints: for evaluation, for pages and for servers."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from dexworld.baselines.goal_policy import GoalPolicy
+from dexworld.models.latent_readers import encoder_fingerprint
+from dexworld.models.world_model import BFloat16Rollouts, CheckedRollouts, WorldModel
+from dexworld.planning.policies import PolicySetup
+from dexworld.robots.environment import Environment, Workplace
+
+
+def policy_setup(
+    task: str,
+    model: WorldModel | None,
+    planner: str,
+    environment: Environment | Workplace,
+    what: str | None = None,
+    **options: Any,
+) -> PolicySetup:
+    """What the policies for a task are made of; `options` are other fields of the setup.
+
+    what: how the episode is called where the model predicts NaN or Inf.
+    """
+    if model is None:
+        return PolicySetup(task, environment, planner=planner, **options)
+    # Rounding to bfloat16 is far below the model's own error; the paper's planner stays as it is.
+    dynamics: Any = (BFloat16Rollouts if planner == "cpu" else CheckedRollouts)(model, what or task)
+    changes = {"max_history": model.config.num_context, "image_size": model.config.image_size}
+    changes["keep_out"] = getattr(environment, "keep_out", ())
+    return PolicySetup(task, environment, dynamics, planner, changes=changes, **options)
+
+
+def learned_policies(folders: Sequence[str], model: WorldModel) -> dict[str, GoalPolicy]:
+    """The learned policies by name. Raises ValueError for two of a name, and for one of another encoder's latents."""
+    found: dict[str, GoalPolicy] = {}
+    for folder in folders:
+        policy = GoalPolicy.from_pretrained(folder)
+        policy.config.latents.check_encoder(encoder_fingerprint(model.encoder), f"the policy {folder}")
+        if policy.config.name in found:
+            raise ValueError(
+                f"policies {', '.join(folders)} hold two of kind {policy.config.name!r}; play one at a time"
+            )
+        found[policy.config.name] = policy
+    return found
