@@ -3,6 +3,7 @@
 import logging
 import ssl
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -57,6 +58,7 @@ class Client:
         self.url, self.timeout_s, self.patience_s = url, timeout_s, patience_s
         self._headers, self._tls = {"Authorization": f"Api-Key {token}"} if token else {}, tls
         self._connection: ClientConnection | None = None
+        self._open = ExitStack()  # the connection
         self.metadata: dict[str, Any] = {}
         self.clock_offset: float | None = None
         self.round_trip_s = 0.0
@@ -99,9 +101,8 @@ class Client:
 
     def close(self) -> None:
         """End the connection."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+        self._connection = None
+        self._open.close()
 
     def __enter__(self) -> Self:
         self._connected()
@@ -116,7 +117,7 @@ class Client:
         while self._connection is None:
             try:
                 options: dict[str, Any] = {"additional_headers": self._headers, "ssl": self._tls}
-                made = connect(self.url, compression=None, max_size=_LARGEST, **options)
+                made = self._open.enter_context(connect(self.url, compression=None, max_size=_LARGEST, **options))
                 self.metadata = unpacked(made.recv(self.timeout_s, decode=False))
                 self._connection, self._told = made, False
                 self.connections += 1

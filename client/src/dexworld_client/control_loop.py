@@ -1,6 +1,6 @@
 """Carries out chunks on a robot: a thread commands it at a steady rate, while the caller observes and asks.
 
-A robot is anything with `observe() -> (map of arrays, time)` and `command(positions) -> measured positions`.
+Motions are counted in commands, not in seconds of a clock: where commands are late, a robot is slower and not abrupt.
 """
 
 import logging
@@ -24,19 +24,19 @@ class Robot(Protocol):
         """What the policy takes, and when it was seen, `time.time()`."""
 
     def command(self, positions: np.ndarray) -> np.ndarray:
-        """Go to positions (J,) now; gives the measured ones."""
+        """Go to positions (J,) now; gives the measured ones. Where the robot keeps the beat, it returns at the next."""
 
 
 class Follower:
     """What to want at each moment: smooth motions from waypoint to waypoint of the last chunk that was taken.
 
-    max_age_s: chunks of older observations are refused, and given up on the way.
+    seconds: of one command. max_age_s: chunks of older observations are refused, and given up on the way.
     """
 
-    def __init__(self, names: tuple[str, ...], max_age_s: float = 10.0) -> None:
-        self.names, self.max_age_s = tuple(names), max_age_s
-        self._way: tuple[Chunk, np.ndarray, float] | None = None  # waypoints (T + 1, J), and when the first was left
-        self._sequence = 0
+    def __init__(self, names: tuple[str, ...], seconds: float = 0.02, max_age_s: float = 10.0) -> None:
+        self.names, self.seconds, self.max_age_s = tuple(names), seconds, max_age_s
+        self._way: tuple[Chunk, np.ndarray] | None = None  # with the waypoints (T + 1, J)
+        self._sequence = self._commands = 0
 
     def take(self, chunk: Chunk, start: np.ndarray) -> str | None:
         """Begin a chunk at the commanded positions `start` (J,); else the reason why it is refused."""
@@ -48,8 +48,8 @@ class Follower:
             return "order"
         if not 0 <= time.time() - chunk.observed_at <= self.max_age_s:
             return "stale"
-        self._sequence, waypoints = chunk.sequence, chunk.actions[: max(1, chunk.execute)]
-        self._way = chunk, np.concatenate([start[None], waypoints]), time.monotonic()
+        self._sequence, self._commands = chunk.sequence, 0
+        self._way = chunk, np.concatenate([start[None], chunk.actions[: max(1, chunk.execute)]])
         return None
 
     def drop(self) -> None:
@@ -60,17 +60,18 @@ class Follower:
     def done(self) -> bool:
         """Whether the last step has been carried out, or there is none."""
         way = self._way
-        return way is None or time.monotonic() - way[2] >= way[0].step_seconds * (len(way[1]) - 1)
+        return way is None or self._commands * self.seconds >= way[0].step_seconds * (len(way[1]) - 1)
 
     def wanted(self) -> np.ndarray | str:
-        """Positions (J,) now, or the reason to stop."""
+        """The next command's positions (J,), or the reason to stop."""
         if self._way is None:
             return "idle"
-        chunk, way, began = self._way
+        chunk, way = self._way
         if not self.done and time.time() - chunk.observed_at > self.max_age_s:
             self.drop()
             return "stale"
-        steps = (time.monotonic() - began) / chunk.step_seconds
+        self._commands += 1
+        steps = self._commands * self.seconds / chunk.step_seconds
         number = min(int(steps), len(way) - 2)
         share = min(1.0, (steps - number) / MOVING)
         return way[number] + share * share * (3 - 2 * share) * (way[number + 1] - way[number])
@@ -79,15 +80,22 @@ class Follower:
 class ControlLoop:
     """Observes, asks, and carries out, one chunk after the other; the robot stands still while a policy thinks.
 
-    limits: the robot's own, never those that a server tells. seconds: of one command. Where the server is lost the
-    robot comes to rest at the end of its chunk; `run` goes on once it is back.
+    limits: the robot's own, never those that a server tells. seconds: of one command. paced: whether the robot keeps
+    the beat, so that `command` returns when the next one is due. Where the server is lost the robot comes to rest at
+    the end of its chunk; `run` goes on once it is back.
     """
 
     def __init__(
-        self, robot: Robot, policy: Client, limits: JointLimits, seconds: float = 0.02, max_age_s: float = 10.0
+        self,
+        robot: Robot,
+        policy: Client,
+        limits: JointLimits,
+        seconds: float = 0.02,
+        max_age_s: float = 10.0,
+        paced: bool = False,
     ) -> None:
-        self.robot, self.policy, self.seconds = robot, policy, seconds
-        self.follower = Follower(limits.names, max_age_s)
+        self.robot, self.policy, self.seconds, self._paced = robot, policy, seconds, paced
+        self.follower = Follower(limits.names, seconds, max_age_s)
         observation, _ = robot.observe()
         self.filter = JointFilter(limits, observation["joint_targets"], seconds)
         self._failed: BaseException | None = None
@@ -120,7 +128,7 @@ class ControlLoop:
                 wanted = self.follower.wanted()
                 positions = self.filter.stop(wanted) if isinstance(wanted, str) else self.filter.step(wanted, measured)
                 measured = self.robot.command(positions)
-                due = max(due + self.seconds, time.monotonic() - 5 * self.seconds)  # a late loop doesn't race
-                time.sleep(max(0.0, due - time.monotonic()))
+                due = max(due + self.seconds, time.monotonic())  # a late loop doesn't race
+                time.sleep(0.0 if self._paced else max(0.0, due - time.monotonic()))
         except Exception as error:  # of the robot's side; `run` raises it
             self._failed = error

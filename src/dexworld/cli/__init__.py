@@ -36,6 +36,8 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "plan": ("plan_and_play", "Plan", "plan one episode and carry it out in the simulator"),
     "imagine": ("imagine_motions", "Imagine", "imagine simple hand motions from one start frame"),
     "demo": ("plan_and_play", "Demo", "plan a few episodes of every task and show them on one page"),
+    "serve": ("serve", "Serve", "serve a policy to robots"),
+    "play-robot": ("play_robot", "PlayRobot", "play a robot: the simulator behind a socket"),
     "video synthesize": ("video_simulated", "Synthesize", "record triplets in the simulator"),
     "video prepare": ("video_data", "Prepare", "make triplets out of real video"),
     "video validate": ("video_data", "Validate", "name each broken file of a triplet folder"),

@@ -1,0 +1,27 @@
+"""The verb `serve`: a policy behind a websocket."""
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import tyro
+
+from dexworld.serving.policy_service import PolicyConfig, PolicyService
+from dexworld.serving.serve_config import ServerConfig
+
+
+@dataclass(frozen=True)
+class Serve:
+    """Serve a policy to robots: openpi's protocol, observations in and action chunks out.
+
+    Runs until it is stopped. /healthz, /version, /latency and /metrics answer on the same port.
+    """
+
+    policy: Annotated[PolicyConfig, tyro.conf.arg(name="")] = field(default_factory=PolicyConfig)
+    server: Annotated[ServerConfig, tyro.conf.arg(name="")] = field(default_factory=ServerConfig)
+
+    def run(self) -> None:
+        """Serve."""
+        from dexworld.serving.socket_server import SocketServer
+
+        with SocketServer(self.server, PolicyService(self.policy), "policy") as server:
+            server.wait()

@@ -1,0 +1,244 @@
+"""A policy behind a socket: every connection has its own goal, history and seed."""
+
+import logging
+import math
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from dexworld.baselines.goal_policy import LearnedPolicy
+from dexworld.errors import UsageError
+from dexworld.evaluation.policy_setup import learned_policies, policy_setup
+from dexworld.models.reference import REFERENCE
+from dexworld.models.world_model import load_world_model
+from dexworld.options import from_dict
+from dexworld.planning.mpc import MPCPolicy
+from dexworld.planning.policies import make_policy
+from dexworld.planning.presets import PlannerOptions
+from dexworld.planning.sentence_goal import sentence_points
+from dexworld.planning.subgoals import SubgoalPolicy
+from dexworld.robots.boxes import Box
+from dexworld.robots.environment import Workplace
+from dexworld.robots.franka_allegro import FrankaAllegro
+from dexworld.robots.franka_gripper import FrankaGripper
+from dexworld.robots.observation import Observation
+
+logger = logging.getLogger(__name__)
+ROBOTS = {"franka-allegro": FrankaAllegro, "franka-gripper": FrankaGripper}
+STEP_SECONDS = 1.0  # of one joint target, as the models were trained
+_STANDING = ("world_from_camera", "world_from_base", "intrinsics")  # may be left out while they don't change
+_GOALS = {"image", "text", "clicks", "then", "seed"}
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """Which policy, for which robot."""
+
+    checkpoint: str = REFERENCE
+    """World model: folder or hub id; `reference` is the shipped one."""
+    policy: Literal["world_model", "kinematics_only", "diffusion_policy", "bc", "do_nothing", "random"] = "world_model"
+    """`world_model` plans; `diffusion_policy` and `bc` take --policy-checkpoint; the others are controls."""
+    policy_checkpoint: str | None = None
+    """Folder or hub id of a policy that `dexworld train policy` made, on the latents of --checkpoint."""
+    task: str = "reach"
+    """What the planner's preset is made for: reach, grasp, place, push, pick_place, push_around."""
+    planner: Literal["cpu", "paper"] = "cpu"
+    """Planner preset; `paper` is {T, N, K, L} = {3, 512, 10, 10}."""
+    planning: PlannerOptions = field(default_factory=PlannerOptions)
+    robot: Literal["franka-allegro", "franka-gripper"] = "franka-allegro"
+    """Who acts."""
+    boxes: Path | None = None
+    """JSON file with `keep_out`, a list of boxes that the arm stays out of, and `workspace`, a box that the robot stays
+    in: two corners each, low and high, metres in the world."""
+    seed: int = 0
+    """Of the search, for sessions that give none."""
+    device: str = "cpu"
+    """Where the world model runs: cpu, cuda, cuda:1."""
+
+
+@dataclass(frozen=True)
+class _Surroundings:
+    keep_out: tuple[Box, ...] = ()
+    workspace: Box | None = None
+
+
+class PolicyService:
+    """Loads the models once, for every session. Sessions plan one after the other.
+
+    Raises ValueError for checkpoints, tasks and robots that don't go together.
+    """
+
+    def __init__(self, config: PolicyConfig) -> None:
+        from dexworld.data.files import read_json
+        from dexworld.robots.safety import joint_limits
+
+        surroundings = _Surroundings()
+        if config.boxes is not None:
+            surroundings = from_dict(_Surroundings, read_json(config.boxes), str(config.boxes))
+        self.config, self.turn = config, threading.Lock()
+        self.place = Workplace(ROBOTS[config.robot](), surroundings.keep_out, surroundings.workspace)
+        self.limits = joint_limits(self.place.robot)
+        if not torch.device(config.device).type == "cpu" and not torch.cuda.is_available():
+            raise UsageError(f"--device {config.device} is not there; choose cpu")
+        self.model: Any = load_world_model(config.checkpoint).eval().to(config.device)
+        self._learned = learned_policies([config.policy_checkpoint] if config.policy_checkpoint else [], self.model)
+        self.policy()  # what doesn't go together is said now
+
+    def policy(self) -> Any:
+        """A new policy."""
+        config, model = self.config, self.model
+        learned = {name: LearnedPolicy(each, model.encode, self.place.robot) for name, each in self._learned.items()}
+        options = {"planning": config.planning, "seed": config.seed, "learned": learned}
+        setup = policy_setup(config.task, model, config.planner, self.place, "a session", **options)
+        if config.policy == "world_model":
+            setup.changes["device"] = config.device
+        return make_policy(config.policy, setup)
+
+    def metadata(self) -> dict[str, Any]:
+        """What a client is told when it connects; the limits are those that the server keeps to."""
+        height, width = self.model.config.image_size
+        config = self.config
+        names = {"policy": config.policy, "checkpoint": config.checkpoint, "robot": config.robot, "task": config.task}
+        facts = {"joints": list(self.limits.names), "image_size": [height, width], "step_seconds": STEP_SECONDS}
+        return names | facts | {"limits": self.limits.as_dict(), "clock": True}
+
+    def session(self) -> "PolicySession":
+        """The state of a new connection."""
+        return PolicySession(self)
+
+
+class PolicySession:
+    """One client's policy, goal and last observation."""
+
+    def __init__(self, service: PolicyService) -> None:
+        self._service, self._policy = service, service.policy()
+        self._known: dict[str, np.ndarray] = {}
+        self._goal: dict[str, Any] | None = None
+        self._begun = False
+        self._waypoints: Any = None
+
+    def answer(self, message: dict[str, Any]) -> dict[str, Any]:
+        """`actions` (T, J), absolute joint targets, for an observation; `time` for a `ping`.
+
+        Keys are the fields of `Observation`; also openpi's `state` for the joint positions and `prompt` for a goal of
+        words. `goal` holds `image`, `text` or `clicks`, and optionally `then` and `seed`. Raises ValueError for what
+        is missing or has another shape.
+        """
+        if "ping" in message:
+            return {"time": time.time()}
+        observation = self._observation(message)
+        goal = message.get("goal", {"text": message["prompt"]} if "prompt" in message else None)
+        if goal is not None and not _same(goal, self._goal):
+            self._goal, self._begun = _checked_goal(goal), False
+        if self._goal is None:
+            raise ValueError("there is no goal yet: send `goal` with `image`, `text` or `clicks`, or a `prompt`")
+        with self._service.turn:
+            if not self._begun:
+                self._begin(self._goal, observation)
+            return self._act(observation, message)
+
+    def close(self) -> None:
+        """Let the policy's memory go."""
+        self._policy = None
+
+    def _observation(self, message: dict[str, Any]) -> Observation:
+        values = {name: message[name] for name in Observation.__dataclass_fields__ if name in message}
+        if "state" in message:
+            values.setdefault("joint_positions", message["state"])
+        for name in set(values) - {"image"}:
+            values[name] = _array(name, values[name]).astype(float)
+        self._known |= {name: values[name] for name in _STANDING if name in values}
+        targets = self._known.get("joint_targets", values.get("joint_positions"))
+        values = self._known | ({} if targets is None else {"joint_targets": targets}) | values
+        observation = Observation.from_dict(values)
+        joints = len(self._service.limits.names)
+        if len(observation.joint_positions) != joints:
+            who = f"{self._service.config.robot} has {joints} joints"
+            raise ValueError(f"{who}, the observation {len(observation.joint_positions)}; is this another robot?")
+        return observation
+
+    def _begin(self, goal: dict[str, Any], observation: Observation) -> None:
+        """Start an episode with this goal, from this observation."""
+        from dexworld.robots.safety import Clearance, Margins, WaypointFilter
+
+        service, policy = self._service, self._policy
+        options: dict[str, Any] = {"seed": int(goal.get("seed", service.config.seed))}
+        if "image" in goal:
+            options["goal_image"] = goal["image"]
+        else:
+            if not isinstance(policy, MPCPolicy):
+                raise ValueError(f"{service.config.policy} takes a picture as its goal, no words and no clicks")
+            clicks = goal.get("clicks")
+            points = (
+                sentence_points(service.model, observation.image, goal["text"]) if clicks is None else tuple(clicks)
+            )
+            options["goal_points"] = points
+        if goal.get("then"):
+            if not isinstance(policy, SubgoalPolicy):
+                raise ValueError("`then` needs a planner with sub-goals: --task pick_place")
+            options["then"] = goal["then"]
+        policy.reset(**options)
+        place, margins = service.place, Margins()
+        clearance = Clearance(
+            place.robot, observation.world_from_base, place.keep_out, place.workspace, margins.distance
+        )
+        self._waypoints, self._begun = WaypointFilter(service.limits, clearance, STEP_SECONDS), True
+
+    def _act(self, observation: Observation, message: dict[str, Any]) -> dict[str, Any]:
+        actions = np.asarray(self._policy.act(observation))[None]
+        plan = getattr(self._policy, "plan", None)
+        if plan is not None:
+            actions = self._service.place.robot.clamp(plan.actions).double().cpu().numpy()
+        actions, interventions = self._waypoints.checked(observation.joint_targets, actions)
+        if interventions:
+            logger.warning("safety: waypoints are changed: %s", interventions)
+        self._known["joint_targets"] = actions[0]  # until the client says which are in force
+        facts = {"step_seconds": STEP_SECONDS, "execute": 1, "joints": list(self._service.limits.names)}
+        echoed = {name: message[name] for name in ("sequence", "observed_at") if _is_number(message.get(name))}
+        return {"actions": actions} | facts | echoed | {"interventions": interventions}
+
+
+def _checked_goal(goal: Any) -> dict[str, Any]:
+    """A goal whose parts have the types that they must have."""
+    if not isinstance(goal, dict) or len({"image", "text", "clicks"} & set(goal)) != 1 or set(goal) - _GOALS:
+        raise ValueError("a goal is a map with one of `image`, `text` and `clicks`, and optionally `then` and `seed`")
+    if not isinstance(goal.get("text", ""), str):
+        raise ValueError("the goal's text must be a text")
+    pictures, then = [goal["image"]] if "image" in goal else [], goal.get("then", [])
+    for picture in [*pictures, *(then if isinstance(then, list) else [then])]:
+        if not (isinstance(picture, np.ndarray) and picture.dtype == np.uint8):
+            raise ValueError("goal pictures must be arrays (H, W, 3) uint8, and `then` a list of some")
+    if "clicks" in goal and (_array("clicks", goal["clicks"]).ndim != 3 or goal["clicks"].shape[::2] != (2, 2)):
+        raise ValueError("clicks must be an array (2, Q, 2): pixels [u, v] now, and where they should be")
+    seed = goal.get("seed", 0)
+    if not isinstance(seed, int) or not 0 <= seed < 2**31:
+        raise ValueError(f"the goal's seed must be a whole number from 0 to {2**31 - 1}")
+    return goal
+
+
+def _array(name: str, value: Any) -> np.ndarray:
+    """A numeric array, or a list of numbers as one."""
+    found = np.asarray(value) if isinstance(value, list) else value
+    if not isinstance(found, np.ndarray) or found.dtype.kind not in "fiu":
+        raise ValueError(f"{name} must be an array of numbers, not a {type(value).__name__}")
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two goals hold the same values; a goal that is sent again doesn't begin anew."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(one[name], other[name]) for name in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return np.array_equal(one, other)
+    return type(one) is type(other) and not isinstance(one, np.ndarray) and one == other

@@ -1,0 +1,191 @@
+"""A policy behind a socket: the same plans as without one, a session of its own for everyone, and clear refusals."""
+
+import json
+
+import msgpack
+import numpy as np
+import pytest
+import torch
+from dexworld_client import Client, ServerError, packed, unpacked
+from websockets.sync.client import connect
+
+from dexworld.models.config import PRESETS
+from dexworld.models.dexwm import DexWM
+from dexworld.planning.presets import PlannerOptions
+from dexworld.robots.franka_allegro import OPEN_FINGERS
+from dexworld.robots.observation import Observation
+from dexworld.serving.policy_service import PolicyConfig, PolicyService
+from dexworld.serving.serve_config import ServerConfig
+from dexworld.serving.socket_server import SocketServer
+
+READY = np.array([0.0, -0.6, 0.0, -2.3, 0.0, 1.9, 0.6, *OPEN_FINGERS])
+BASE = np.eye(4)
+CAMERA = np.array([[0.0, -0.5, 0.866, 0.1], [-1.0, 0.0, 0.0, 0.0], [0.0, -0.866, -0.5, 0.8], [0, 0, 0, 1]])
+INTRINSICS = np.array([[240.0, 0, 196], [0, 240, 112], [0, 0, 1]])
+QUICK = PlannerOptions(samples=8, elites=2, iterations=1, model_budget=4, horizon=2)
+
+
+def picture(seed):
+    return np.random.default_rng(seed).integers(0, 256, (224, 392, 3), np.uint8)
+
+
+def observation(seed=1, **more):
+    standing = {"world_from_base": BASE, "world_from_camera": CAMERA, "intrinsics": INTRINSICS}
+    return {"image": picture(seed), "joint_positions": READY, "joint_targets": READY, **standing, **more}
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    torch.manual_seed(0)
+    model = DexWM(PRESETS["debug"])
+    model.encoder.fit([torch.randint(0, 256, (2, 224, 392, 3), dtype=torch.uint8)])
+    folder = tmp_path_factory.mktemp("model")
+    model.save_pretrained(folder, {"training_seeds": [0, 99]})
+    return PolicyConfig(checkpoint=str(folder), planning=QUICK)
+
+
+@pytest.fixture(scope="module")
+def service(config):
+    return PolicyService(config)
+
+
+@pytest.fixture
+def url(service):
+    with SocketServer(ServerConfig(port=0), service, "policy") as server:
+        yield f"ws://127.0.0.1:{server.port}"
+
+
+def test_a_client_gets_the_plan_that_the_planner_makes_without_a_socket():
+    service = PolicyService(PolicyConfig(policy="kinematics_only"))
+    policy = service.policy()
+    policy.reset(picture(7), seed=3)
+    with SocketServer(ServerConfig(port=0), service, "policy") as server, Client(f"ws://127.0.0.1:{server.port}") as client:
+        client.set_goal(image=picture(7), seed=3)
+        for step in range(2):
+            chunk = client.observe(observation(step))
+            wanted = policy.act(Observation.from_dict(observation(step)))
+            assert np.abs(wanted - READY).max() > 0.1
+            kept = np.clip(wanted, service.limits.low, service.limits.high)
+            np.testing.assert_allclose(chunk.actions[0], kept, atol=1e-6)
+            assert (len(chunk.actions), chunk.execute, chunk.step_seconds) == (3 - step, 1, 1.0)
+            assert chunk.names == service.place.robot.joints
+            assert chunk.sequence == step + 1
+        assert client.metadata["robot"] == "franka-allegro"
+        assert client.metadata["image_size"] == [224, 392]
+        assert abs(client.clock_offset) < 0.5
+
+
+def test_openpis_own_client_gets_actions(url):
+    """Its messages by the published layout, packed without our packer."""
+
+    def array(values):
+        facts = {b"data": values.tobytes(), b"dtype": values.dtype.str, b"shape": values.shape}
+        return {b"__ndarray__": True, **facts}
+
+    seen = {"state": array(READY.astype(np.float32)), "image": array(picture(1)), "goal": {"image": array(picture(7))}}
+    standing = {"world_from_base": BASE, "world_from_camera": CAMERA, "intrinsics": INTRINSICS}
+    seen |= {name: array(value) for name, value in standing.items()}
+    with connect(url, compression=None, max_size=None) as plain:
+        metadata = msgpack.unpackb(plain.recv())
+        assert isinstance(metadata, dict)
+        for _ in range(2):
+            plain.send(msgpack.packb(seen))
+            answer = msgpack.unpackb(plain.recv())
+            actions = answer["actions"]
+            assert actions[b"__ndarray__"]
+            values = np.frombuffer(actions[b"data"], actions[b"dtype"]).reshape(actions[b"shape"])
+            assert values.shape[1] == 23
+            assert answer["server_timing"]["infer_ms"] > 0
+        assert answer["server_timing"]["prev_total_ms"] > 0
+
+
+def test_sessions_have_goals_histories_and_seeds_of_their_own(service):
+    one, other = service.session(), service.session()
+    goal = {"goal": {"image": picture(7), "seed": 1}}
+    first = one.answer(observation() | goal)["actions"]
+    one.answer(observation(2))
+    np.testing.assert_array_equal(other.answer(observation() | goal)["actions"], first)
+    assert [each._policy._generator.initial_seed() for each in (one, other)] == [1, 1]
+    other.answer(observation() | {"goal": {"image": picture(7), "seed": 2}})
+    assert [each._policy._generator.initial_seed() for each in (one, other)] == [1, 2]
+    one.answer(observation(3) | {"goal": {"image": picture(8)}})
+    assert len(one._policy._history) == 1  # a new goal begins anew, the same one doesn't
+    one.answer(observation(4) | {"goal": {"image": picture(8)}})
+    assert len(one._policy._history) == 2
+
+
+def test_what_stands_still_is_sent_once_and_targets_are_those_that_were_sent(service):
+    session = service.session()
+    answer = session.answer(observation() | {"goal": {"image": picture(7)}})
+    less = {"image": picture(2), "state": READY.astype(np.float32)}
+    seen = session._observation(less)
+    np.testing.assert_array_equal(seen.joint_targets, answer["actions"][0])
+    np.testing.assert_array_equal(seen.intrinsics, INTRINSICS)
+
+
+WRONG = {
+    "no goal yet": observation(),
+    "observation lacks image": {"state": READY, "goal": {"image": picture(7)}},
+    "is this another robot": observation(joint_positions=READY[:7], joint_targets=READY[:7]),
+    "must be an array of numbers": observation(intrinsics="wide"),
+    "holds NaN": observation(joint_positions=np.full(23, np.nan)),
+    "image must be": observation(image=np.zeros((224, 392), np.uint8)),
+    "one of `image`, `text` and `clicks`": observation(goal={"picture": 1}),
+    "goal pictures": observation(goal={"image": np.zeros(3)}),
+    "goal image must be": observation(goal={"image": np.zeros(3, np.uint8)}),
+    "clicks must be": observation(goal={"clicks": np.zeros((2, 3))}),
+    "a goal picture is needed": observation(goal={"clicks": np.zeros((2, 1, 2))}),
+    "seed must be": observation(goal={"image": picture(7), "seed": -1}),
+    "doesn't understand sentences": observation(prompt="push the ball"),
+    "sub-goals": observation(goal={"image": picture(7), "then": [picture(8)]}),
+}
+
+
+@pytest.mark.parametrize("why", WRONG)
+def test_what_is_wrong_with_an_observation_or_a_goal_is_told(url, why):
+    with Client(url) as client:
+        with pytest.raises(ServerError, match=why):
+            client.ask(WRONG[why])
+        assert client.ask(observation(goal={"image": picture(7)}))["actions"].shape == (2, 23)
+
+
+def test_values_of_any_type_are_refused_and_nothing_else(service):
+    rng, session = np.random.default_rng(916_000), service.session()
+    strange = [None, True, 3, -1.5, "a", b"b", [], [1, "a"], [[1], [2, 3]], {}, np.zeros(0), np.zeros((2, 0)), np.inf]
+    strange += [np.zeros((224, 392, 3)), np.zeros((3, 3), bool), np.full((4, 4), 1e300), np.uint8(3)]
+    names = [*observation(), "goal", "prompt", "state", "sequence", "observed_at"]
+    for _ in range(300):
+        message = observation(goal={"image": picture(7)})
+        for name in rng.choice(names, 2):
+            message[name] = strange[rng.integers(len(strange))]
+        if isinstance(message["goal"], dict) and rng.random() < 0.5:
+            key = str(rng.choice(["image", "text", "clicks", "then", "seed"]))
+            message["goal"] = message["goal"] | {key: strange[rng.integers(len(strange))]}
+        try:
+            answer = session.answer(message)
+        except ValueError:
+            continue
+        assert np.isfinite(answer["actions"]).all()
+        assert unpacked(packed(answer))
+
+
+def test_waypoints_stay_within_limits_boxes_and_reach(config, tmp_path):
+    boxes = tmp_path / "boxes.json"
+    hand = [[0.3, -1.0, -1.0], [1.5, 1.0, 0.0]]
+    boxes.write_text(json.dumps({"keep_out": [hand], "workspace": [[-1, -1, -1], [1, 1, 2]]}))
+    service = PolicyService(PolicyConfig(config.checkpoint, "random", boxes=boxes))
+    assert service.place.keep_out == (((0.3, -1.0, -1.0), (1.5, 1.0, 0.0)),)
+    session, limits = service.session(), service.limits
+    for _ in range(5):
+        answer = session.answer(observation(goal={"image": picture(7)}))
+        assert (answer["actions"] >= limits.low).all()
+        assert (answer["actions"] <= limits.high).all()
+    boxes.write_text(json.dumps({"keepout": []}))
+    with pytest.raises(ValueError, match="unknown fields keepout"):
+        PolicyService(PolicyConfig(config.checkpoint, boxes=boxes))
+
+
+def test_what_does_not_go_together_is_said_before_anyone_connects(config):
+    for options, why in (({"policy": "bc"}, "needs a checkpoint"), ({"task": "dance"}, "task 'dance' is unknown")):
+        with pytest.raises(ValueError, match=why):
+            PolicyService(PolicyConfig(config.checkpoint, **options))
