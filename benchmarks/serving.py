@@ -1,4 +1,4 @@
-"""The loop of server, client and robot: what a socket costs, what survives nonsense, and where a robot ends that is left.
+"""Server, client and robot: what a socket costs, what survives nonsense, and where a robot ends that is left alone.
 
 `--malformed` messages go to a server on loopback. `--kills` times a server or a client is killed, or a client falls
 silent, at a random moment while the simulated robot moves; each time the robot has to come to rest inside its limits.
@@ -10,20 +10,23 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import parser, write_and_print
-from dexworld_client import Client, packed
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from common import parser, write_and_print
 from dexworld.serving.serve_config import ServerConfig
 from dexworld.serving.socket_server import SocketServer
+from dexworld_client import Client, packed
 
+ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("server killed", "client killed", "client silent")
-REST_S = 5.0  # that a robot may take to come to rest
+MOST_BEATS, STILL_BEATS = 300, 30  # of the robot's clock: until it stays at rest for so many; a chunk has 150
 STEP = 0.25  # radians that a joint wanders
+NAMES = [*(f"panda_joint{number}" for number in range(1, 8)), *(f"joint_{number}" for number in range(16))]
 
 
 class Wander:
@@ -44,7 +47,7 @@ class Wander:
         """Three steps around where the arm is."""
         now = message.get("joint_targets", np.zeros(23))
         steps = now + STEP * self.rng.uniform(-1, 1, (3, len(now)))
-        return {"actions": steps, "step_seconds": 1.0, "execute": 3, "joints": message.get("names", [])}
+        return {"actions": steps, "step_seconds": 1.0, "execute": 3, "joints": NAMES}
 
     def close(self) -> None:
         """Nothing to close."""
@@ -110,28 +113,34 @@ def overhead(port: int, repeats: int) -> dict[str, float]:
     return dict(zip(("overhead_ms_p50", "overhead_ms_p99"), np.quantile(taken, (0.5, 0.99)).tolist(), strict=True))
 
 
+def started(script: str, *words: str) -> subprocess.Popen:
+    """A script of the repository in a process of its own, with this one's modules; what it says is read from it."""
+    own = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen([sys.executable, str(ROOT / script), *words], env=own, stdout=subprocess.PIPE, text=True)
+
+
 def killed(kind: str, robot: Any, port: int, rng: np.random.Generator) -> bool:
     """Start a server and a client, end one at a random moment of motion: whether the robot came to rest."""
-    server = subprocess.Popen([sys.executable, __file__, "--wander"], stdout=subprocess.PIPE, text=True)
-    client = None
+    server, client = started("benchmarks/serving.py", "--wander"), None
     try:
         assert server.stdout is not None
         address = f"ws://127.0.0.1:{int(server.stdout.readline())}"
-        command = [sys.executable, "-m", "dexworld_client", "--server", address, "--robot", f"ws://127.0.0.1:{port}"]
-        client = subprocess.Popen([*command, "--chunks", "50"], stderr=subprocess.DEVNULL)
+        addresses = ["--server", address, "--robot", f"ws://127.0.0.1:{port}"]
+        client = started("examples/kitchen_client.py", *addresses, "--chunks", "50")
         until = time.monotonic() + 60.0
         while robot.report()["at_rest"] and time.monotonic() < until:
             time.sleep(0.02)
         time.sleep(rng.uniform(0.0, 2.0))
-        ended, number = (server, signal.SIGKILL) if kind == KINDS[0] else (client, signal.SIGKILL)
-        os.kill(ended.pid, signal.SIGSTOP if kind == KINDS[2] else number)
-        until = time.monotonic() + REST_S + (3.0 if kind == KINDS[0] else 0.0)  # a chunk is carried out to its end
-        while time.monotonic() < until:
-            time.sleep(0.1)
-            if robot.report()["at_rest"]:
-                time.sleep(0.3)
-                if robot.report()["at_rest"]:
-                    return True
+        ended = server if kind == KINDS[0] else client
+        os.kill(ended.pid, signal.SIGSTOP if kind == KINDS[2] else signal.SIGKILL)
+        begin, resting = robot.report()["beats"], 0
+        while (state := robot.report())["beats"] < begin + MOST_BEATS:
+            resting = resting or state["beats"]
+            if not state["at_rest"]:
+                resting = 0
+            elif state["beats"] > resting + STILL_BEATS:
+                return True
+            time.sleep(0.05)
         return False
     finally:
         for each in (server, client):
@@ -163,7 +172,7 @@ def main() -> None:
     """Measure and write results.json."""
     arguments = parser(__doc__, "outputs/bench/serving")
     arguments.add_argument("--malformed", type=int, default=10_000, help="messages")
-    arguments.add_argument("--kills", type=int, default=200)
+    arguments.add_argument("--kills", type=int, default=15)
     arguments.add_argument("--repeats", type=int, default=300, help="observations that the overhead is of")
     arguments.add_argument("--seed", type=int, default=916_000)
     arguments.add_argument("--wander", action="store_true", help="only serve a policy that wanders, for the kills")

@@ -4,9 +4,12 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
+for folder in ("benchmarks", "examples"):
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / folder))
 
-from serving import malformed  # noqa: E402, F401  what the full count is run with
+from kitchen_client import RobotLink  # noqa: E402, F401
+
+from serving import KINDS, NAMES, killed, malformed, started  # noqa: E402, F401
 
 
 class Echo:

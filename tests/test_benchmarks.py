@@ -62,6 +62,16 @@ DOCUMENTED = {
         "debug_sample_5_steps_cpu_s",
         {"clip": "5 frames of 32 x 48", "batch": 8},
     ),
+    "safety.py": (
+        "--commands 2000 --robots 20",
+        "commands cpu_us_per_command cpu_ms_per_command_of_one_robot fastest_rad_per_s",
+        {"outside": 0},
+    ),
+    "serving.py": (
+        "--malformed 50 --kills 0 --repeats 10",
+        "malformed_s overhead_ms_p50 overhead_ms_p99",
+        {"failures": 0},
+    ),
     "loader.py": (
         "--clips 1 --seconds 5 --height 144 --rounds 1 --batches 1",
         "ratio_released ratio_pyav share_of_decode_limit ratio_released_jpeg windows_per_cpu_s_two_workers "

@@ -18,6 +18,7 @@ WORDS = {  # what a verb needs besides the option
     "convert": ["file", *OUTPUT],
     "reproduce": ["figure5", *OUTPUT],
     "cache-latents": ["--data", "data"],
+    "serve": [],
     "video prepare": ["videos", "--videos", "data", "--hands", "data", *OUTPUT],
     "video generate": ["--data", "data", *OUTPUT],
     "video validate": ["--data", "data", *OUTPUT],
@@ -90,7 +91,7 @@ MEANT = {
         *("short_history", "perceptual", "refine", "lora_rank", "hand_dropout", "prompt_dropout", "outside_weight"),
         *("seeds", "fade", "sdedit_strengths", "start", "guidance", "idle_share", "both_share", "touch_nothing"),
         *("hidden_weight", "still_weight", "jitter_px", "word_noise", "consistency", "straight", "aside", "grasps"),
-        "start_share",
+        *("start_share", "port", "dropped", "latency_ms", "jitter_ms", "joint_noise", "pixel_noise"),
     },
     "1000000000": {
         *("episode", "frame", "seed", "steps", "warmup_steps", "log_every", "validate_every", "checkpoint_every"),

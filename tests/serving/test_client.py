@@ -3,13 +3,14 @@
 import logging
 import threading
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from dexworld_client import Chunk, Client, ControlLoop, Follower, JointLimits
 
 from dexworld.serving.serve_config import ServerConfig
 from dexworld.serving.socket_server import SocketServer
+from dexworld_client import Chunk, Client, ControlLoop, Follower, JointLimits
 from serving_fixtures import Echo
 
 NAMES = ("one", "two")
@@ -94,6 +95,14 @@ class Steps(Echo):
         return {"clock": True}
 
 
+@contextmanager
+def served(policy):
+    """A client of a server of `policy`."""
+    address = "ws://127.0.0.1:{}"
+    with SocketServer(ServerConfig(port=0), policy, "steps") as server, Client(address.format(server.port)) as client:
+        yield client
+
+
 def within(robot, seconds):
     commands = np.stack(robot.commands)
     velocities = np.diff(commands, axis=0, prepend=commands[:1]) / seconds
@@ -104,11 +113,10 @@ def within(robot, seconds):
 
 def test_a_loop_carries_out_chunks_and_ends_at_rest():
     robot, policy = Point(), Steps()
-    with SocketServer(ServerConfig(port=0), policy, "steps") as server:
-        with Client(f"ws://127.0.0.1:{server.port}") as client:
-            assert client.clock_offset == pytest.approx(100.0, abs=0.5)
-            client.set_goal(text="on")
-            ControlLoop(robot, client, LIMITS, seconds=0.005).run(2)
+    with served(policy) as client:
+        assert client.clock_offset == pytest.approx(100.0, abs=0.5)
+        client.set_goal(text="on")
+        ControlLoop(robot, client, LIMITS, seconds=0.005).run(2)
     np.testing.assert_allclose(robot.commands[-1], [0.4, 0.0], atol=1e-6)
     within(robot, 0.005)
     assert policy.goals == [{"text": "on"}, None]
@@ -150,10 +158,9 @@ def test_a_server_that_stays_away_leaves_the_robot_at_rest():
 
 def test_a_server_of_another_robot_moves_nothing(caplog):
     robot = Point()
-    with SocketServer(ServerConfig(port=0), Steps(("left", "right")), "steps") as server:
-        with Client(f"ws://127.0.0.1:{server.port}") as client, caplog.at_level(logging.WARNING):
-            loop = ControlLoop(robot, client, LIMITS, seconds=0.005)
-            loop.run(2)
+    with served(Steps(("left", "right"))) as client, caplog.at_level(logging.WARNING):
+        loop = ControlLoop(robot, client, LIMITS, seconds=0.005)
+        loop.run(2)
     assert loop.filter.counts["robot"] == 2
     assert not np.any(robot.commands)
     assert "a chunk is refused: robot" in caplog.text
@@ -161,8 +168,7 @@ def test_a_server_of_another_robot_moves_nothing(caplog):
 
 def test_a_robot_that_is_gone_ends_the_loop():
     robot = Point()
-    with SocketServer(ServerConfig(port=0), Steps(), "steps") as server:
-        with Client(f"ws://127.0.0.1:{server.port}") as client:
-            threading.Timer(0.2, lambda: setattr(robot, "broken", True)).start()
-            with pytest.raises(ConnectionError, match="the robot is gone"):
-                ControlLoop(robot, client, LIMITS, seconds=0.005).run(5)
+    with served(Steps()) as client:
+        threading.Timer(0.2, lambda: setattr(robot, "broken", True)).start()
+        with pytest.raises(ConnectionError, match="the robot is gone"):
+            ControlLoop(robot, client, LIMITS, seconds=0.005).run(5)

@@ -3,10 +3,12 @@
 import msgpack
 import numpy as np
 import pytest
+
 from dexworld_client.packing import MessageError, packed, unpacked
 
 # What openpi's packer makes of {"state": float32 [1, 2], "prompt": "go", "n": float32 3}, by the published layout.
-ARRAY = b"\x84\xc4\x0b__ndarray__\xc3\xc4\x04data\xc4\x08\x00\x00\x80?\x00\x00\x00@\xc4\x05dtype\xa3<f4\xc4\x05shape\x91\x02"
+DATA = b"\xc4\x04data\xc4\x08\x00\x00\x80?\x00\x00\x00@"
+ARRAY = b"\x84\xc4\x0b__ndarray__\xc3" + DATA + b"\xc4\x05dtype\xa3<f4\xc4\x05shape\x91\x02"
 NUMBER = b"\x83\xc4\x0d__npgeneric__\xc3\xc4\x04data\xcb@\x08\x00\x00\x00\x00\x00\x00\xc4\x05dtype\xa3<f4"
 OPENPI = b"\x83\xa5state" + ARRAY + b"\xa6prompt\xa2go\xa1n" + NUMBER
 
@@ -29,7 +31,9 @@ def test_an_array_comes_back_as_it_was(dtype):
         found[...] = 0  # its own memory
 
 
-@pytest.mark.parametrize("value", [np.array([{}]), np.array(["a"]), np.zeros(1, complex), np.zeros(1, "V4"), object(), {1j}])
+@pytest.mark.parametrize(
+    "value", [np.array([{}]), np.array(["a"]), np.zeros(1, complex), np.zeros(1, "V4"), object(), {1j}]
+)
 def test_what_may_not_be_sent_is_refused(value):
     with pytest.raises(MessageError, match="can't be sent"):
         packed({"x": value})

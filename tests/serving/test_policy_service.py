@@ -6,7 +6,6 @@ import msgpack
 import numpy as np
 import pytest
 import torch
-from dexworld_client import Client, ServerError, packed, unpacked
 from websockets.sync.client import connect
 
 from dexworld.models.config import PRESETS
@@ -17,6 +16,7 @@ from dexworld.robots.observation import Observation
 from dexworld.serving.policy_service import PolicyConfig, PolicyService
 from dexworld.serving.serve_config import ServerConfig
 from dexworld.serving.socket_server import SocketServer
+from dexworld_client import Client, ServerError, packed, unpacked
 
 READY = np.array([0.0, -0.6, 0.0, -2.3, 0.0, 1.9, 0.6, *OPEN_FINGERS])
 BASE = np.eye(4)
@@ -59,7 +59,10 @@ def test_a_client_gets_the_plan_that_the_planner_makes_without_a_socket():
     service = PolicyService(PolicyConfig(policy="kinematics_only"))
     policy = service.policy()
     policy.reset(picture(7), seed=3)
-    with SocketServer(ServerConfig(port=0), service, "policy") as server, Client(f"ws://127.0.0.1:{server.port}") as client:
+    with (
+        SocketServer(ServerConfig(port=0), service, "policy") as server,
+        Client(f"ws://127.0.0.1:{server.port}") as client,
+    ):
         client.set_goal(image=picture(7), seed=3)
         for step in range(2):
             chunk = client.observe(observation(step))
@@ -128,6 +131,7 @@ WRONG = {
     "observation lacks image": {"state": READY, "goal": {"image": picture(7)}},
     "is this another robot": observation(joint_positions=READY[:7], joint_targets=READY[:7]),
     "must be an array of numbers": observation(intrinsics="wide"),
+    "beyond 1e": observation(world_from_base=np.full((4, 4), 1e300)),
     "holds NaN": observation(joint_positions=np.full(23, np.nan)),
     "image must be": observation(image=np.zeros((224, 392), np.uint8)),
     "one of `image`, `text` and `clicks`": observation(goal={"picture": 1}),

@@ -13,12 +13,12 @@ import urllib.request
 
 import numpy as np
 import pytest
-from dexworld_client import Client, ServerError, packed, unpacked
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from dexworld.serving.serve_config import ServerConfig
 from dexworld.serving.socket_server import SocketServer
+from dexworld_client import Client, ServerError, packed, unpacked
 from serving_fixtures import Echo, malformed
 
 TOKEN = "0123456789abcdef0123"

@@ -87,9 +87,9 @@ class JointFilter:
         """
         try:
             target = np.asarray(wanted, float)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             target = np.zeros(0)
-        if target.shape != self.positions.shape:
+        if target.shape != self.positions.shape or np.shape(measured) not in ((), target.shape):
             return self.stop("shape")
         known = np.isfinite(target).all(-1, keepdims=True)
         if measured is not None:

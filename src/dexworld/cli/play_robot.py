@@ -17,7 +17,7 @@ logger = logging.getLogger("dexworld")
 
 @dataclass(frozen=True)
 class PlayRobot:
-    """Play the robot: the simulated kitchen in its own time, behind the socket that `python -m dexworld_client` takes.
+    """Play the robot: the simulated kitchen in its own time, behind the socket that `examples/kitchen_client.py` takes.
 
     Runs until it is stopped.
     """
@@ -30,11 +30,13 @@ class PlayRobot:
     def run(self) -> None:
         """Play until the end, and write what came of it."""
         robot = SimulatedRobot(self.robot)
-        robot.start()
         try:
-            with SocketServer(self.server, robot, "robot") as server:
-                server.wait()
+            robot.start()
+            try:
+                with SocketServer(self.server, robot, "robot") as server:
+                    server.wait()
+            finally:
+                path = write_results(self.output, robot.outcome(), seed=self.robot.seed)
+                logger.info("what came of it: %s", path)
         finally:
-            path = write_results(self.output, robot.outcome(), seed=self.robot.seed)
             robot.stop()
-            logger.info("what came of it: %s", path)

@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
 from dexworld.baselines.goal_policy import LearnedPolicy
-from dexworld.errors import UsageError
 from dexworld.evaluation.policy_setup import learned_policies, policy_setup
 from dexworld.models.reference import REFERENCE
 from dexworld.models.world_model import load_world_model
@@ -32,6 +30,7 @@ logger = logging.getLogger(__name__)
 ROBOTS = {"franka-allegro": FrankaAllegro, "franka-gripper": FrankaGripper}
 STEP_SECONDS = 1.0  # of one joint target, as the models were trained
 _STANDING = ("world_from_camera", "world_from_base", "intrinsics")  # may be left out while they don't change
+_LARGEST = 1e6  # metres, radians, pixels
 _GOALS = {"image", "text", "clicks", "then", "seed"}
 
 
@@ -57,8 +56,6 @@ class PolicyConfig:
     in: two corners each, low and high, metres in the world."""
     seed: int = 0
     """Of the search, for sessions that give none."""
-    device: str = "cpu"
-    """Where the world model runs: cpu, cuda, cuda:1."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +80,7 @@ class PolicyService:
         self.config, self.turn = config, threading.Lock()
         self.place = Workplace(ROBOTS[config.robot](), surroundings.keep_out, surroundings.workspace)
         self.limits = joint_limits(self.place.robot)
-        if not torch.device(config.device).type == "cpu" and not torch.cuda.is_available():
-            raise UsageError(f"--device {config.device} is not there; choose cpu")
-        self.model: Any = load_world_model(config.checkpoint).eval().to(config.device)
+        self.model: Any = load_world_model(config.checkpoint)
         self._learned = learned_policies([config.policy_checkpoint] if config.policy_checkpoint else [], self.model)
         self.policy()  # what doesn't go together is said now
 
@@ -95,8 +90,6 @@ class PolicyService:
         learned = {name: LearnedPolicy(each, model.encode, self.place.robot) for name, each in self._learned.items()}
         options = {"planning": config.planning, "seed": config.seed, "learned": learned}
         setup = policy_setup(config.task, model, config.planner, self.place, "a session", **options)
-        if config.policy == "world_model":
-            setup.changes["device"] = config.device
         return make_policy(config.policy, setup)
 
     def metadata(self) -> dict[str, Any]:
@@ -226,6 +219,8 @@ def _array(name: str, value: Any) -> np.ndarray:
     found = np.asarray(value) if isinstance(value, list) else value
     if not isinstance(found, np.ndarray) or found.dtype.kind not in "fiu":
         raise ValueError(f"{name} must be an array of numbers, not a {type(value).__name__}")
+    if np.abs(np.nan_to_num(found)).max(initial=0) > _LARGEST:
+        raise ValueError(f"{name} holds a number beyond {_LARGEST:g}")
     return found
 
 

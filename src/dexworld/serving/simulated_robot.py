@@ -4,9 +4,9 @@ Messages: `{"facts": True}`, `{"observe": True}`, `{"command": positions, "seque
 command is answered at the robot's next beat, so that its client keeps the robot's time.
 """
 
-import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -21,10 +21,11 @@ from dexworld.sim.kitchen.kitchen_env import KitchenEnv
 from dexworld.sim.kitchen.kitchen_tasks import Task, draw_episodes
 from dexworld.sim.render import Backend
 
-logger = logging.getLogger(__name__)
 PERIOD_S = 0.02  # simulated seconds between two commands
 _MISSED = 3  # beats without a command; then the robot brakes
 _WAIT_S = 10.0  # for the robot's clock
+# Of all commands: radians beyond a limit of position, shares of the other limits, metres in what must not be touched.
+_WORST = ("beyond_position", "share_of_velocity", "share_of_acceleration", "depth")
 
 
 @dataclass(frozen=True)
@@ -61,17 +62,16 @@ class SimulatedRobot:
     def __init__(self, config: RobotConfig) -> None:
         self.config = config
         self._tasks: SimpleQueue[tuple[Callable[[KitchenEnv], Any], Future]] = SimpleQueue()
-        self._over, self._lock = threading.Event(), threading.Condition()
+        self._over, self._ended, self._lock = threading.Event(), threading.Event(), threading.Condition()
         self._rng = np.random.default_rng(config.seed)
         self._thread = threading.Thread(target=self._run, name="robot", daemon=True)
         self._ready: Future = Future()
         self._commander: RobotSession | None = None
-        self._fresh: list[Any] = []  # the command that came since the last beat
-        self._taken: tuple[Any, Any] = (None, None)  # at the last two beats, newest first
-        self._missed = self._beats = 0
+        self._wanted: Any = None  # the last command
+        self._missed = self._beats = 0  # beats without a command; all beats
         self._frame: dict[str, Any] | None = None
         self._frames = 0
-        self.commands: list[np.ndarray] = []
+        self.commands: deque[np.ndarray] = deque(maxlen=round(60 / PERIOD_S))  # of the last simulated minute
 
     def start(self) -> None:
         """Build the scene and start the clock. Raises what keeps the scene from being built."""
@@ -81,7 +81,7 @@ class SimulatedRobot:
     def stop(self) -> None:
         """Stop the clock."""
         self._over.set()
-        self._thread.join()
+        self._ended.wait(_WAIT_S)
 
     def metadata(self) -> dict[str, Any]:
         """What a client is told when it connects."""
@@ -108,7 +108,7 @@ class SimulatedRobot:
         with self._lock:
             if self._commander not in (None, session):
                 raise ValueError("another client commands this robot; it has to disconnect first")
-            self._commander, self._fresh, beat = session, [positions], self._beats
+            self._commander, self._wanted, self._missed, beat = session, positions, -1, self._beats
             self._lock.wait_for(lambda: self._beats > beat or self._over.is_set(), _WAIT_S)
             return {"joint_positions": self._measured, "beat": self._beats}
 
@@ -116,7 +116,7 @@ class SimulatedRobot:
         """A session is gone; if it commanded, the robot brakes."""
         with self._lock:
             if self._commander is session:
-                self._commander, self._fresh = None, []
+                self._commander = None
 
     def outcome(self) -> dict[str, Any]:
         """The report, and whether the task is done. Ends the episode."""
@@ -133,6 +133,7 @@ class SimulatedRobot:
             environment = self._built()
         except BaseException as error:
             self._ready.set_exception(error)
+            self._ended.set()
             return
         due = time.monotonic()
         try:
@@ -148,6 +149,7 @@ class SimulatedRobot:
                 due = max(due + PERIOD_S / self.config.pace, time.monotonic())
         finally:
             environment.close()
+            self._ended.set()
 
     def _built(self) -> KitchenEnv:
         config = self.config
@@ -161,26 +163,37 @@ class SimulatedRobot:
         )
         self._filter = SafetyFilter(self._limits, seen.joint_targets, self._clearance, PERIOD_S)
         self._measured = seen.joint_positions
-        self.commands.append(seen.joint_targets)
+        self._first = self._last = seen.joint_targets
+        self._velocity, self._worst = np.zeros_like(self._first), np.full(len(_WORST), -np.inf)
         facts = {"task": config.task, "seed": episode.seed, "limits": self._limits.as_dict()}
         self._ready.set_result(facts | {"goal_image": episode.goal_image})
         return environment
 
     def _beat(self, environment: KitchenEnv) -> None:
-        """Take the command, or what it would be by now, filter it, and simulate one period."""
+        """Filter the last command, and simulate one period. A late one is waited for: the client counts beats, too."""
         simulation = environment.simulation
         assert simulation is not None
         with self._lock:
-            self._missed = 0 if self._fresh else self._missed + 1
+            self._missed += 1
             if self._commander is None or self._missed > _MISSED:
-                command, self._taken = self._filter.stop("idle" if self._commander is None else "lost"), (None, None)
+                command = self._filter.stop("idle" if self._commander is None else "lost")
             else:
-                wanted = self._fresh.pop() if self._fresh else _continued(*self._taken)
-                command, self._taken = self._filter.step(wanted, simulation.joint_positions), (wanted, self._taken[0])
+                command = self._filter.step(self._wanted, simulation.joint_positions)
             simulation.move(command, PERIOD_S)
-            self.commands.append(command)
+            self._judge(command)
             self._measured, self._beats = simulation.joint_positions, self._beats + 1
             self._lock.notify_all()
+
+    def _judge(self, command: np.ndarray) -> None:
+        """Note how near a command is to each limit, from commands alone."""
+        limits, velocity = self._limits, (command - self._last) / PERIOD_S
+        acceleration = (velocity - self._velocity) / PERIOD_S
+        low, high = np.minimum(limits.low, self._first), np.maximum(limits.high, self._first)
+        found = [np.maximum(low - command, command - high).max(), np.abs(velocity / limits.velocity).max()]
+        found += [np.abs(acceleration / limits.acceleration).max(), self._clearance.depths(command).max()]
+        self._worst = np.maximum(self._worst, found)
+        self._last, self._velocity = command, velocity
+        self.commands.append(command)
 
     def _shot(self, environment: KitchenEnv) -> dict[str, Any]:
         seen, config, rng = environment.observe(), self.config, self._rng
@@ -194,22 +207,9 @@ class SimulatedRobot:
         return {"frame": self._frames, "observed_at": time.time(), "observation": values}
 
     def _reported(self, environment: KitchenEnv) -> dict[str, Any]:
-        commands, limits = np.stack(self.commands), self._limits
-        velocities = np.diff(commands, axis=0) / PERIOD_S
-        accelerations = np.diff(velocities, axis=0, prepend=np.zeros((1, commands.shape[1]))) / PERIOD_S
-        beyond = np.maximum(
-            np.minimum(limits.low, commands[0]) - commands, commands - np.maximum(limits.high, commands[0])
-        )
-        return {
-            "beats": self._beats,
-            "at_rest": bool(self._filter.at_rest),
-            "interventions": dict(self._filter.counts),
-            "beyond_position": float(beyond.max()),
-            "share_of_velocity": float((np.abs(velocities) / limits.velocity).max(initial=0.0)),
-            "share_of_acceleration": float((np.abs(accelerations) / limits.acceleration).max(initial=0.0)),
-            "depth": float(self._clearance.depths(commands[::5]).max()),
-            "distance": float(environment.distance()),
-        }
+        worst = dict(zip(_WORST, self._worst.tolist(), strict=True))
+        state = {"at_rest": bool(self._filter.at_rest), "interventions": dict(self._filter.counts)}
+        return {"beats": self._beats} | state | worst | {"distance": float(environment.distance())}
 
 
 class RobotSession:
@@ -241,13 +241,6 @@ class RobotSession:
     def close(self) -> None:
         """Let go of the robot."""
         self._robot.released(self)
-
-
-def _continued(last: Any, before: Any) -> Any:
-    """What a late command stands in for: as far again as between the last two."""
-    if isinstance(last, np.ndarray) and isinstance(before, np.ndarray) and last.shape == before.shape:
-        return 2 * last - before
-    return last
 
 
 def _settled(result: Future, call: Callable[[KitchenEnv], Any], environment: KitchenEnv) -> None:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any, Protocol, Self
@@ -69,8 +70,9 @@ class SocketServer:
         self._workers = ThreadPoolExecutor(config.sessions, thread_name_prefix=f"{name}-session")
         self._busy: set[int] = set()  # threads
         self._loop, self._over = asyncio.new_event_loop(), asyncio.Event()
-        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._listen(),), name=name)
-        self._listening = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name)
+        # Not `Thread.join`: a signal's exception inside it makes a running thread look dead (CPython 3.11, bpo-45274).
+        self._listening, self._ended = threading.Event(), threading.Event()
         self._failed: OSError | None = None
 
     def start(self) -> Self:
@@ -78,33 +80,40 @@ class SocketServer:
         self._thread.start()
         self._listening.wait()
         if self._failed is not None:
-            self._thread.join()
             raise self._failed
         self._log("listening", host=self.config.host, port=self.port, tls=self._tls is not None)
         return self
 
     def wait(self) -> None:
         """Until `max_seconds` are over; for ever without."""
-        until = time.monotonic() + (self.config.max_seconds or float("inf"))
-        while self._thread.is_alive() and time.monotonic() < until:
-            self._thread.join(min(0.5, max(0.0, until - time.monotonic())))
+        self._ended.wait(self.config.max_seconds)
 
     def stop(self) -> None:
         """Close every connection, and end work in progress."""
-        if self._thread.is_alive():
+        with suppress(RuntimeError):  # it is closed already
             self._loop.call_soon_threadsafe(self._over.set)
         until = time.monotonic() + _LEAVE_S
-        while self._thread.is_alive() and time.monotonic() < until:
+        while not self._ended.wait(0.1) and time.monotonic() < until:
             for number in list(self._busy):
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(number), ctypes.py_object(Interrupted))
-            self._thread.join(0.1)
         self._workers.shutdown(wait=False, cancel_futures=True)
 
     def __enter__(self) -> Self:
-        return self.start()
+        try:
+            return self.start()
+        except BaseException:  # a signal
+            self.stop()
+            raise
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    def _run(self) -> None:
+        try:
+            self._loop.run_until_complete(self._listen())
+        finally:
+            self._loop.close()
+            self._ended.set()
 
     async def _listen(self) -> None:
         config = self.config

@@ -1,4 +1,4 @@
-"""A policy server and a robot, both behind websockets: `python -m dexworld_client --server URL --robot URL`."""
+"""A robot behind a socket, `dexworld play-robot`, that carries out what `dexworld serve` plans."""
 
 import argparse
 import json
@@ -14,7 +14,7 @@ from dexworld_client import Client, ControlLoop, JointLimits
 
 
 class RobotLink:
-    """A robot behind the same protocol, such as `dexworld play-robot`: one connection looks, the other commands."""
+    """What a `ControlLoop` asks of a robot. One connection looks, the other commands."""
 
     def __init__(self, url: str, token: str | None = None) -> None:
         self._eyes, self._hands = Client(url, token), Client(url, token)
@@ -43,11 +43,12 @@ class RobotLink:
 
 def main(arguments: list[str] | None = None) -> None:
     """Carry out chunks, and print what the filter did as one line of JSON."""
-    parser = argparse.ArgumentParser(prog="dexworld-client", description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--server", default="ws://127.0.0.1:8000", help="of the policy")
     parser.add_argument("--robot", default="ws://127.0.0.1:8001", help="of the robot")
     parser.add_argument("--chunks", type=int, default=3, help="how many to ask for")
     parser.add_argument("--text", help="a goal in words, instead of the robot's goal picture")
+    parser.add_argument("--max-age-s", type=float, default=60.0, help="older frames move nothing")
     parser.add_argument("--token-file", type=Path, help="holds the token of both")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -56,7 +57,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         with Client(options.server, token) as policy:
             policy.set_goal(**({"text": options.text} if options.text else {"image": robot.facts["goal_image"]}))
-            loop = ControlLoop(robot, policy, JointLimits(**robot.facts["limits"]), paced=True)
+            limits = JointLimits(**robot.facts["limits"])
+            loop = ControlLoop(robot, policy, limits, max_age_s=options.max_age_s, paced=True)
             loop.run(options.chunks)
     finally:
         robot.close()

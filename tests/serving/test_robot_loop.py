@@ -1,0 +1,128 @@
+"""Server, client, filter and robot reach together; whoever is killed leaves the robot at rest in its limits."""
+
+import time
+
+import numpy as np
+import pytest
+
+from dexworld.serving.policy_service import PolicyConfig, PolicyService
+from dexworld.serving.serve_config import ServerConfig
+from dexworld.serving.simulated_robot import RobotConfig, SimulatedRobot
+from dexworld.serving.socket_server import SocketServer
+from dexworld_client import Client, ControlLoop, JointLimits, ServerError
+from serving_fixtures import KINDS, NAMES, RobotLink, killed, started
+
+SEED = 916_000
+
+
+def played(config):
+    """A running robot, and its server."""
+    robot = SimulatedRobot(config)
+    robot.start()
+    return robot, SocketServer(ServerConfig(port=0), robot, "robot")
+
+
+@pytest.fixture(scope="module")
+def kitchen():
+    """A robot and its address."""
+    robot, server = played(RobotConfig(seed=SEED))
+    with server:
+        yield robot, f"ws://127.0.0.1:{server.port}"
+    robot.stop()
+
+
+def assert_unharmed(report):
+    """At rest, and no command was ever outside a limit."""
+    assert report["at_rest"]
+    assert report["beyond_position"] <= 0
+    assert report["share_of_velocity"] <= 1
+    assert report["share_of_acceleration"] <= 1
+    assert report["depth"] < 1e-5
+
+
+def test_a_served_planner_reaches_with_a_simulated_robot_whose_line_is_bad():
+    """The client is a process of its own; frames are late, lost and noisy."""
+    bad = {"dropped": 0.1, "latency_ms": 20.0, "jitter_ms": 50.0, "joint_noise": 0.002, "pixel_noise": 2.0}
+    robot, server = played(RobotConfig(seed=SEED, **bad))
+    with (
+        server,
+        SocketServer(ServerConfig(port=0), PolicyService(PolicyConfig(policy="kinematics_only")), "p") as policy,
+    ):
+        before = robot.report()["distance"]
+        addresses = ["--server", f"ws://127.0.0.1:{policy.port}", "--robot", f"ws://127.0.0.1:{server.port}"]
+        client = started("examples/kitchen_client.py", *addresses, "--chunks", "3")
+        said, _ = client.communicate(timeout=120)
+        assert client.returncode == 0
+        assert '"chunks": 3' in said
+        report = robot.outcome()
+    robot.stop()
+    assert report["success"], report
+    assert report["distance"] < 0.3 * before
+    assert_unharmed(report)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_whoever_is_killed_while_the_robot_moves_it_comes_to_rest(kitchen, kind):
+    robot, address = kitchen
+    assert killed(kind, robot, int(address.rsplit(":", 1)[1]), np.random.default_rng(SEED))
+    assert_unharmed(robot.report())
+
+
+def test_lost_frames_are_looked_for_again_and_commands_keep_the_robots_beat():
+    robot, server = played(RobotConfig(seed=SEED, dropped=0.7))
+    with server, SocketServer(ServerConfig(port=0), Rise(), "rise") as policy:
+        link = RobotLink(f"ws://127.0.0.1:{server.port}")
+        seen = [link.observe() for _ in range(3)]
+        with Client(f"ws://127.0.0.1:{policy.port}") as client:
+            loop = ControlLoop(link, client, JointLimits(**link.facts["limits"]), max_age_s=100.0, paced=True)
+            loop.run(1)
+        link.close()
+        report = robot.report()
+    robot.stop()
+    assert [stamp for _, stamp in seen] == sorted({stamp for _, stamp in seen})
+    assert seen[0][0]["image"].shape == (224, 392, 3)
+    assert robot.commands[-1][1] - robot.commands[0][1] == pytest.approx(-0.2, abs=1e-3)
+    assert not {"velocity", "position", "order", "stale"} & set(loop.filter.counts)
+    assert_unharmed(report)
+
+
+def test_only_one_client_commands_and_in_order(kitchen):
+    robot, address = kitchen
+    with Client(address) as one, Client(address) as other:
+        here = robot.commands[-1]
+        measured = one.ask({"command": here, "sequence": 1})["joint_positions"]
+        assert np.abs(measured - here).max() < 0.3
+        with pytest.raises(ServerError, match="another client commands"):
+            other.ask({"command": here, "sequence": 1})
+        with pytest.raises(ServerError, match="counted upwards"):
+            one.ask({"command": here, "sequence": 1})
+        one.close()
+        until = time.monotonic() + 5
+        while robot._commander is not None and time.monotonic() < until:
+            time.sleep(0.01)
+        other.ask({"command": np.full(23, np.nan), "sequence": 1})
+        other.ask({"command": "up", "sequence": 2})
+        with pytest.raises(ServerError, match="a message holds"):
+            other.ask({"dance": True})
+    report = robot.report()
+    assert report["interventions"]["not_finite"] >= 1
+    assert report["interventions"]["shape"] >= 1
+    assert_unharmed(report)
+
+
+class Rise:
+    """A policy that raises the arm."""
+
+    def metadata(self):
+        return {}
+
+    def session(self):
+        return self
+
+    def answer(self, message):
+        target = message["joint_targets"].copy()
+        target[1] -= 0.2
+        return {"actions": target[None], "joints": NAMES}
+
+    def close(self):
+        pass
