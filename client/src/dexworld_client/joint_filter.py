@@ -89,7 +89,8 @@ class JointFilter:
             target = np.asarray(wanted, float)
         except (TypeError, ValueError, OverflowError):
             target = np.zeros(0)
-        if target.shape != self.positions.shape or np.shape(measured) not in ((), target.shape):
+        shapes = {target.shape, self.positions.shape} | (set() if measured is None else {np.shape(measured)})
+        if len(shapes) > 1:
             return self.stop("shape")
         known = np.isfinite(target).all(-1, keepdims=True)
         if measured is not None:
