@@ -110,7 +110,7 @@ def stack_rows(rows: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 
 def with_motion(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The columns of `object_row`, and `object_motion` (T,), metres that the objects moved since the frame before."""
+    """Columns with `object_positions`, and `object_motion` (T,): metres that objects moved since the frame before."""
     positions = columns["object_positions"]
     moved = np.linalg.norm(np.diff(positions, axis=0, prepend=positions[:1]), axis=-1)
     return columns | {"object_motion": np.nansum(moved, axis=-1)}
