@@ -178,3 +178,50 @@ def test_the_allegro_hand_from_its_file_is_the_one_typed_in():
     flange = torch.tensor([0.0, 0.0, 0.095], dtype=torch.float64)
     moved = (alone + flange) @ whole.hand_rotation.transpose(-1, -2) + whole.wrist[:, None]
     assert (moved - whole.keypoints[:, RIGHT]).abs().max() < 1e-6
+
+
+def test_bones_stand_in_for_links_without_a_shape(two_hands):
+    pose = two_hands.forward(random_joints(two_hands, 10))
+    centres, radii = two_hands.outline(pose)
+    bones = [(0, 5), (5, 6), (0, 17), (17, 18)]  # of wrist, index and little finger, rows of each hand
+    for start in (0, RIGHT.start):
+        for a, b in bones:
+            middle = (pose.keypoints[:, start + a] + pose.keypoints[:, start + b]) / 2
+            assert ((middle[:, None] - centres).norm(dim=-1) < 1e-9).any(-1).all()
+    assert (radii == 0.01).all()
+
+
+@pytest.mark.parametrize(
+    ("geom", "corners"),
+    [
+        ('type="sphere" size="0.02"', 1),
+        ('type="capsule" size="0.01 0.05" euler="0.3 0.2 0"', 1),
+        ('type="cylinder" size="0.02 0.03" euler="0.3 0.2 0"', 1),
+        ('type="box" size="0.01 0.05 0.04" euler="0.3 0.2 0"', 1),
+        ('type="ellipsoid" size="0.02 0.03 0.05"', 1),
+        ('type="mesh" mesh="block"', 0.8),
+    ],
+)
+def test_spheres_lie_in_and_around_a_shape(tmp_path, geom, corners):
+    """They hold the middles of its faces, scaled by `corners`, and reach at most half its width beyond."""
+    vertices = " ".join(f"{x} {y} {z}" for x in (-0.01, 0.01) for y in (-0.06, 0.06) for z in (-0.02, 0.02))
+    path = tmp_path / "shape.xml"
+    path.write_text(
+        f'<mujoco><compiler angle="radian"/><asset><mesh name="block" vertex="{vertices}"/></asset><worldbody>'
+        f'<body name="link" pos="0 0 1"><joint range="0 1"/><geom {geom}/></body></worldbody></mujoco>'
+    )
+    (shape,) = read_model(path).shapes
+    half = np.ptp(shape.vertices, axis=0) / 2 if shape.kind == "mesh" else shape.size.copy()
+    if shape.kind != "mesh":
+        half = {
+            "sphere": half[[0, 0, 0]],
+            "capsule": half[[0, 0, 1]] + [0, 0, half[0]],
+            "cylinder": half[[0, 0, 1]],
+        }.get(shape.kind, half)
+    place = shape.body_from_shape
+    faces = np.concatenate([np.diag(half), -np.diag(half)]) * 0.999 * corners @ place[:3, :3].T + place[:3, 3]
+    centres, radii = map(np.array, zip(*shape.spheres(), strict=True))
+    inside = np.linalg.norm(faces[:, None] - centres, axis=-1) <= radii
+    assert inside.any(-1).all()
+    own = (centres - place[:3, 3]) @ place[:3, :3]
+    assert (np.abs(own) + radii[:, None] <= half + np.sort(half)[1]).all()

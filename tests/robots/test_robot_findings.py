@@ -129,6 +129,16 @@ def test_joints_that_nothing_moves_and_couplings_that_leave_their_limits_are_not
         ('base = "index1"\n' + HAND_TOML, "isn't below the base 'index1'"),
         (HAND_TOML + '[coupled]\nindex_end = { of = "index_nd" }', "no joint 'index_nd'; did you mean index_end"),
         (HAND_TOML + "[[parts]]\nmodel = 'hand.xml'\non = 'palm'", "is in the robot already: give its part a `prefix`"),
+        (HAND_TOML + "[limits]\nthumb_bnd = [0, 1]", "no joint 'thumb_bnd'; did you mean thumb_bend"),
+        (HAND_TOML + "[limits]\nindex_end = [0, 1]", r"'index_end' isn't controlled; leave it out of \[limits\]"),
+        (HAND_TOML + "[held]\nalong = 0.1", r"'along' is controlled; leave it out of \[held\]"),
+        (HAND_TOML + "[[spheres]]\nat = 'palm'\nradius = 0.0", "needs a radius above 0"),
+        (HAND_TOML + "[limits]\nalong = [nan, 1]", "limits.along must be 2 numbers"),
+        (
+            HAND_TOML
+            + "[grip]\nworld_from_palm = [[1,0,0],[0,1,0],[0,0,1]]\ncentre = [0,0,0]\nopened = [0]\nclosed = [1]",
+            "grip needs 4 numbers in opened and in closed",
+        ),
         ('name = "x', "is no TOML"),
         ("arm = ['along']", r"no hand: add a table \[right\] or \[left\]"),
     ],

@@ -15,7 +15,7 @@ from dexworld.robots.robot_findings import Finding, rest_pose
 
 _AROUND = 0.04  # metres around what a picture shows
 _ENDS = ("#3b82f6", "#9ca3af", "#ef4444")  # low, rest, high
-_FINGERS = [f"rgb{colour}".replace(" ", "") for colour in FINGER_COLOURS]
+_COLOURS = ["white", *(f"rgb{colour}".replace(" ", "") for colour in FINGER_COLOURS for _ in range(4))]  # of rows
 _LEAD = (
     "Spheres are the outline that planning and safety work with. Keypoints: thumb orange, index yellow, middle green, "
     "ring blue, little finger violet. Point at one to read its name."
@@ -127,7 +127,7 @@ def _bones(keypoints: np.ndarray, valid: np.ndarray, plane: np.ndarray, colour: 
     for start in range(0, len(keypoints), KEYPOINTS_PER_HAND):
         for a, b in BONES:
             if valid[start + a] and valid[start + b]:
-                found.append(_line(flat[[start + a, start + b]], colour or _FINGERS[(b - 1) // 4]))
+                found.append(_line(flat[[start + a, start + b]], colour or _COLOURS[b]))
     return found
 
 
@@ -140,11 +140,11 @@ def _dots(keypoints: np.ndarray, valid: np.ndarray, plane: np.ndarray) -> list[h
             cx=f"{flat[row, 0]:.4f}",
             cy=f"{-flat[row, 1]:.4f}",
             r="0.003",
-            fill=_FINGERS[max(row % KEYPOINTS_PER_HAND - 1, 0) // 4] if row % KEYPOINTS_PER_HAND else "white",
+            fill=_COLOURS[row % KEYPOINTS_PER_HAND],
             stroke="#14161a",
             stroke_width="0.0008",
         )
-        for row in np.flatnonzero(valid)
+        for row in map(int, np.flatnonzero(valid))
     ]
 
 

@@ -8,16 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dexworld.hands import KEYPOINTS_PER_HAND, RIGHT, WRIST
+from dexworld.hands import BONES, KEYPOINTS_PER_HAND, RIGHT, WRIST
 from dexworld.robots.description import FINGERS, SIDES, Description, Hand, parse_description, read_description
-from dexworld.robots.kinematics import BASE, Kinematics
+from dexworld.robots.kinematics import BASE, Drive, Kinematics, Point
 from dexworld.robots.model_file import RobotModel, close_names, find_installed, read_model
 from dexworld.robots.model_parts import assembled
-from dexworld.robots.model_tree import ModelTree, Point, joint_drives
-from dexworld.robots.tree_robot import HandLayout, TreeRobot
+from dexworld.robots.model_tree import ModelTree, joint_drives
+from dexworld.robots.tree_robot import ORIGIN, HandLayout, TreeRobot
 
 _DESCRIPTIONS = files("dexworld") / "assets" / "robots"
-_SMALL = 0.01  # metres, around keypoints of links that the model gives no shape
+_THIN = 0.01  # metres, around the bones of links that the model gives no shape
 
 
 class DescribedRobot(TreeRobot):
@@ -31,8 +31,11 @@ class DescribedRobot(TreeRobot):
         self.model, self.description = model, description
         self.joints, self.grip = (*description.arm, *description.fingers), description.grip
         self.arm = slice(0, len(description.arm))
-        for name in description.held:
+        for name in (*description.held, *description.limits):
             model.joint(name)
+            if (name in self.joints) == (name in description.held):
+                table, why = ("held", "is controlled") if name in self.joints else ("limits", "isn't controlled")
+                raise ValueError(f"joint {name!r} {why}; leave it out of [{table}]")
         self.drives = joint_drives(model, self.joints, description.coupled)
         limits = torch.tensor([self._limits_of(name) for name in self.joints], dtype=torch.float64)
         tree = ModelTree(model, description.base, self.drives, description.held)
@@ -41,7 +44,7 @@ class DescribedRobot(TreeRobot):
             places = {row: tree.point(place.at, place.offset) for row, place in hand.keypoints.items()}
             keypoints |= {SIDES[side].start + row: place for row, place in places.items()}
         main = "right" if "right" in description.hands else "left"
-        spheres = _outline(model, description, tree, keypoints)
+        spheres = _outline(model, description, self.drives, tree, keypoints)
         idle = set(self.joints) - set(tree.names)
         if idle:
             raise ValueError(f"joint {min(idle)!r} moves nothing below the base {description.base!r}")
@@ -114,25 +117,37 @@ def named_robot(name: str) -> DescribedRobot:
 
 
 def _outline(
-    model: RobotModel, description: Description, tree: ModelTree, keypoints: Mapping[int, Point]
+    model: RobotModel,
+    description: Description,
+    drives: Mapping[str, Drive],
+    tree: ModelTree,
+    keypoints: Mapping[int, Point],
 ) -> list[tuple[Point, float]]:
-    """Spheres on all bodies that driven joints move, on those that carry them, and on bare links with keypoints."""
+    """Spheres on bodies that driven joints move or that carry those, and along the bones of links without a shape."""
     if description.spheres:
         return [(tree.point(place.at, place.offset), radius) for place, radius in description.spheres]
-    moved = [body for body in range(len(model.bodies)) if tree.is_moved(body)]
-    wanted, (base, _) = set(moved), model.frame(description.base)
-    for body in moved:
-        while body not in (0, base):
-            body = model.parents[body]
-            wanted.add(body)
     found: list[tuple[Point, float]] = []
-    for body in sorted(wanted - {0}):
+    for body in sorted(model.moving(drives, model.frame(description.base)[0])):
         link, place = tree.link(body)
         for shape in model.shapes:
             if shape.body == body:
                 found += [((link, place[:3, :3] @ centre + place[:3, 3]), radius) for centre, radius in shape.spheres()]
     shaped = {link for (link, _), _ in found}
-    return found + [(place, _SMALL) for place in keypoints.values() if place[0] not in shaped]
+    return found + [(place, _THIN) for place in _along_bones(tree, keypoints) if place[0] not in shaped]
+
+
+def _along_bones(tree: ModelTree, keypoints: Mapping[int, Point]) -> list[Point]:
+    """Keypoints, and places between neighbouring ones on one link or on a link and the next."""
+    found = list(keypoints.values())
+    for first in (side.start for side in SIDES.values()):
+        for start, end in BONES:
+            if {first + start, first + end} <= keypoints.keys():
+                (link, here), (other, there) = keypoints[first + start], keypoints[first + end]
+                if other != link and other != BASE and tree.joints[other].parent == link:
+                    there, other = (tree.joints[other].parent_from_joint @ [*there, 1.0])[:3], link
+                if other == link:
+                    found += [(link, np.add(here, share * np.subtract(there, here))) for share in (0.25, 0.5, 0.75)]
+    return found
 
 
 def _palm(
@@ -146,7 +161,7 @@ def _palm(
     rows = range(first, first + KEYPOINTS_PER_HAND)
     valid = np.array([row in keypoints for row in rows])
     frames = kinematics.frames(rest)
-    points = frames.points(kinematics.places([keypoints.get(row, (BASE, np.zeros(3))) for row in rows])).numpy()
+    points = frames.points(kinematics.places([keypoints.get(row, (BASE, ORIGIN)) for row in rows])).numpy()
     axes = palm_axes(points, valid, "right" if first == RIGHT.start else "left", hand)
     if axes is None:
         raise ValueError(
@@ -178,12 +193,12 @@ def _arm_links(tree: ModelTree, arm: tuple[str, ...], wrists: list[Point], main:
     """Places along the arm; with two arms from the left wrist over the bases to the right one. At least two."""
     chains = []
     for link, _ in wrists:
-        chain = []
+        chain = list[int]()
         while link != BASE:
             chain.insert(0, link)
             link = tree.joints[link].parent
         chains.append([joint for joint in chain if tree.names[joint] in arm])
     *left, right = chains
     order = [joint for joint in reversed(left[0]) if joint not in right] + right if left else right
-    points = [(joint, np.zeros(3)) for joint in order]
+    points: list[Point] = [(joint, ORIGIN) for joint in order]
     return points if len(points) > 1 else [*points, main, main][:2]

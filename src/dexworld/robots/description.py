@@ -1,5 +1,6 @@
 """The TOML file that says what in a robot's model is its hand; docs/robots.md lists its keys."""
 
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -119,7 +120,12 @@ def _description(table: dict[str, Any], source: str) -> Description:
     for index, value in enumerate(table.get("spheres", [])):
         _check_keys(value, ("at", "offset", "radius"), f"spheres[{index}]")
         (radius,) = _numbers([value.get("radius", 0)], f"spheres[{index}].radius", 1)
+        if radius <= 0:
+            raise ValueError(f"spheres[{index}] needs a radius above 0, in metres")
         spheres.append((_place({key: value[key] for key in ("at", "offset") if key in value}, "spheres"), radius))
+    grip = _grip(table["grip"]) if "grip" in table else None
+    if grip is not None and not len(grip.opened) == len(grip.closed) == len(fingers):
+        raise ValueError(f"grip needs {len(fingers)} numbers in opened and in closed, one for each of `fingers`")
     return Description(
         source=source,
         name=str(table.get("name", Path(source).stem)),
@@ -131,7 +137,7 @@ def _description(table: dict[str, Any], source: str) -> Description:
         held={name: _numbers([value], f"held.{name}", 1)[0] for name, value in _table(table, "held").items()},
         limits={name: (low, high) for name, (low, high) in limits.items()},
         spheres=tuple(spheres),
-        grip=_grip(table["grip"]) if "grip" in table else None,
+        grip=grip,
         without=tuple(_texts(table.get("without", []), "without")),
         parts=tuple(_part(value, f"parts[{index}]") for index, value in enumerate(table.get("parts", []))),
         model=str(table.get("model", "")),
@@ -226,7 +232,7 @@ def _texts(value: Any, key: str) -> list[str]:
 
 
 def _numbers(value: Any, key: str, count: int | None = None) -> tuple[float, ...]:
-    good = isinstance(value, list) and all(isinstance(each, int | float) for each in value)
+    good = isinstance(value, list) and all(isinstance(each, int | float) and math.isfinite(each) for each in value)
     if not good or (count is not None and len(value) != count):
         raise ValueError(f"{key} must be {count or 'a list of'} numbers, not {value!r}")
     return tuple(map(float, value))

@@ -81,36 +81,32 @@ def _units(robot: DescribedRobot) -> Iterator[str]:
 
 
 def _layout(robot: DescribedRobot) -> Iterator[str]:
-    points, valid = _rest_points(robot), robot.forward(rest_pose(robot)).valid.numpy()
+    points = _rest_points(robot)
     for side, hand in robot.description.hands.items():
         own = points[SIDES[side]]
         for start, end in BONES:
-            there = valid[SIDES[side].start + start] and valid[SIDES[side].start + end]
             length = float(np.linalg.norm(own[end] - own[start]))
-            if there and length > _LONGEST_BONE:
+            if {start, end} <= hand.keypoints.keys() and length > _LONGEST_BONE:
                 names = f"{HAND_KEYPOINTS[start]} and {HAND_KEYPOINTS[end]}"
                 yield f"{names} of the {side} hand lie {length:.2f} m apart: check the places of this finger"
         for number, finger in enumerate(FINGERS):
-            rows = [row for row in range(1 + 4 * number, 5 + 4 * number) if row in hand.keypoints]
-            far = [float(np.linalg.norm(own[row] - own[WRIST])) for row in rows]
+            places = [row for row in range(1 + 4 * number, 5 + 4 * number) if row in hand.keypoints]
+            far = [float(np.linalg.norm(own[row] - own[WRIST])) for row in places]
             if finger != "thumb" and finger not in hand.stands_in and far and far[-1] < far[0] - 1e-6:
                 yield (
-                    f"the {finger} finger of the {side} hand ends nearer to the wrist than it begins: list its places "
-                    "from the knuckle to the tip"
+                    f"the {_finger(finger)} of the {side} hand ends nearer to the wrist than it begins: list its "
+                    "places from the knuckle to the tip"
                 )
-        names = [
-            name for name in FINGERS[1:] if name not in hand.stands_in and 1 + 4 * FINGERS.index(name) in hand.keypoints
-        ]
-        knuckles = own[[1 + 4 * FINGERS.index(name) for name in names]]
-        if len(names) > 2:
-            along = (knuckles - knuckles[0]) @ (knuckles[-1] - knuckles[0])
-            if (np.diff(along) <= 0).any():
-                yield f"the knuckles {', '.join(names)} of the {side} hand don't lie in this order: two were swapped"
+        rows = {name: 1 + 4 * number for number, name in enumerate(FINGERS[1:], 1) if name not in hand.stands_in}
+        there = [name for name, row in rows.items() if row in hand.keypoints]
+        knuckles = own[[rows[name] for name in there]]
+        if len(there) > 2 and (np.diff((knuckles - knuckles[0]) @ (knuckles[-1] - knuckles[0])) <= 0).any():
+            yield f"the knuckles {', '.join(there)} of the {side} hand don't lie in this order: two were swapped"
 
 
 def _bending(robot: DescribedRobot) -> Iterator[str]:
     """Fingers bend to the side of the palm. If all of a hand's do the opposite, it is the other hand."""
-    backward: dict[str, dict[str, list[str]]] = {}
+    backward: dict[str, list[str]] = {}
     for side, hand in robot.description.hands.items():
         points, valid = _rest_points(robot), robot.forward(rest_pose(robot)).valid.numpy()
         axes = palm_axes(points[SIDES[side]], valid[SIDES[side]], side, hand)
@@ -122,13 +118,13 @@ def _bending(robot: DescribedRobot) -> Iterator[str]:
         wrong = {name: [joint for joint, way in joints.items() if way < 0] for name, joints in moved.items()}
         whole = {name: sum(joints.values()) for name, joints in moved.items()}
         if moved and all(way < 0 for way in whole.values()):
-            backward[side] = {name: joints for name, joints in wrong.items() if joints}
+            backward[side] = [joint for joints in wrong.values() for joint in joints]
             continue
         for name, joints in wrong.items():
             if joints:
                 yield (
-                    f"{_some('joint', joints)} bends the {name} finger of the {side} hand out of its back: reverse the "
-                    "joint's axis, or swap and negate its limits"
+                    f"{_some('joint', joints)} bends the {_finger(name)} of the {side} hand out of its back: reverse "
+                    "the joint's axis, or swap and negate its limits"
                 )
         if hand.palm is not None and side == ("right" if "right" in robot.description.hands else "left"):
             turned = robot.forward(rest_pose(robot)).hand_rotation.numpy()
@@ -146,9 +142,8 @@ def _bending(robot: DescribedRobot) -> Iterator[str]:
     if len(backward) == 2:
         yield "the fingers of both hands bend out of their backs: the tables [left] and [right] are swapped"
     elif backward:
-        ((side, joints),) = backward.items()
-        other = "left" if side == "right" else "right"
-        names = _some("joint", [joint for each in joints.values() for joint in each])
+        ((side, reversed_joints),) = backward.items()
+        other, names = "left" if side == "right" else "right", _some("joint", reversed_joints)
         yield (
             f"all fingers of the {side} hand bend out of its back: it is a {other} hand, whose table is [{other}], or "
             f"index and little finger are swapped, or the axes are reversed ({names})"
@@ -194,9 +189,9 @@ def _missing(robot: DescribedRobot) -> Iterator[str]:
             first = 1 + 4 * FINGERS.index(finger)
             gone = sum(row not in hand.keypoints for row in range(first, first + 4))
             if finger in hand.stands_in:
-                yield f"the {hand.stands_in[finger]} finger of the {side} hand stands in for the {finger} finger"
+                yield f"the {_finger(hand.stands_in[finger])} of the {side} hand stands in for the {_finger(finger)}"
             elif gone:
-                yield f"the {finger} finger of the {side} hand lacks {gone} of 4 keypoints"
+                yield f"the {_finger(finger)} of the {side} hand lacks {gone} of 4 keypoints"
     still = _moving_nothing(robot)
     if still:
         yield f"{_some('joint', still)} moves no keypoint"
@@ -215,16 +210,11 @@ def _missing(robot: DescribedRobot) -> Iterator[str]:
 
 
 def _idle(robot: DescribedRobot) -> list[str]:
-    """Joints of bodies on the way to what the robot moves, that nothing drives and nobody said where to hold."""
-    model, found = robot.model, []
-    for body in range(1, len(model.bodies)):
-        inside = body
-        while inside and not any(joint.name in robot.drives for joint in model.joints[inside]):
-            inside = model.parents[inside]
-        for joint in model.joints[body] if inside else ():
-            if joint.name not in robot.drives and joint.name not in robot.description.held:
-                found.append(joint.name)
-    return found
+    """Joints on the way to what the robot moves, and on it, that nothing drives and nobody said where to hold."""
+    model, base = robot.model, robot.model.frame(robot.description.base)[0]
+    known = robot.drives.keys() | robot.description.held.keys()
+    bodies = sorted(model.moving(robot.drives, base) - {base})
+    return [joint.name for body in bodies for joint in model.joints[body] if joint.name not in known]
 
 
 def _moving_nothing(robot: DescribedRobot) -> list[str]:
@@ -237,6 +227,10 @@ def _moving_nothing(robot: DescribedRobot) -> list[str]:
 
 def _rest_points(robot: DescribedRobot) -> np.ndarray:
     return robot.forward(rest_pose(robot)).keypoints.numpy()
+
+
+def _finger(name: str) -> str:
+    return name if name == "thumb" else f"{name} finger"
 
 
 def _some(noun: str, names: list[str]) -> str:
