@@ -146,17 +146,23 @@ radius = 0.06
     assert robot.drives["index_end"].polynomial == (0.2, 0.5)
 
 
-def test_a_missing_mesh_doesnt_stop_the_kinematics(tmp_path):
-    mesh = '<asset><mesh name="gone" file="gone.stl"/></asset><worldbody>'
-    model = (
-        hand_mjcf()
-        .replace("<worldbody>", mesh)
-        .replace(
-            '<body name="thumb2" pos="0 0 0.04">', '<body name="thumb2" pos="0 0 0.04"><geom type="mesh" mesh="gone"/>'
-        )
-    )
-    robot = read_robot(*write(tmp_path, model))
-    assert robot.model.missing == ("gone.stl is missing",)
+@pytest.mark.parametrize(
+    ("asset", "content", "missing"),
+    [
+        ('<mesh name="gone" file="gone.stl"/>', None, "gone.stl is missing"),
+        ('<mesh file="gone.stl"/>', None, "gone.stl is missing"),
+        ('<mesh name="gone" file="gone.glb"/>', b"glTF", "gone.glb is not read: MuJoCo takes .stl, .obj and .msh"),
+        ('<mesh name="gone" file="gone.obj"/>', b"no mesh", "files are not read: "),
+    ],
+)
+def test_a_mesh_that_is_missing_or_broken_doesnt_stop_the_kinematics(tmp_path, asset, content, missing):
+    if content is not None:
+        (tmp_path / asset.split('"')[-2]).write_bytes(content)
+    body = '<body name="thumb2" pos="0 0 0.04">'
+    model = hand_mjcf().replace("<worldbody>", f"<asset>{asset}</asset><worldbody>")
+    robot = read_robot(*write(tmp_path, model.replace(body, body + '<geom type="mesh" mesh="gone"/>')))
+    assert len(robot.model.missing) == 1
+    assert robot.model.missing[0].startswith(missing)
     whole = read_robot(*write(tmp_path))
     joints = random_joints(robot, 5)
     assert torch.equal(robot.forward(joints).keypoints, whole.forward(joints).keypoints)

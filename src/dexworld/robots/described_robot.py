@@ -72,13 +72,16 @@ def read_robot(model: str | Path, description: str | Path) -> DescribedRobot:
     def find(name: str) -> Path:
         return beside / name if (beside / name).is_file() else find_installed(name) or beside / name
 
-    return _robot(model, read_description(description), find)
+    return described(read_model(model), read_description(description), find)
 
 
-def _robot(model: str | Path, description: Description, find: Callable[[str], Path]) -> DescribedRobot:
-    whole = read_model(model)
+def described(model: RobotModel, description: Description, find: Callable[[str], Path] = Path) -> DescribedRobot:
+    """The robot of a model and the parts that a description puts on it; find: where a part's file is.
+
+    Raises ValueError that begins with the description's file.
+    """
     try:
-        return DescribedRobot(assembled(whole, description, find), description)
+        return DescribedRobot(assembled(model, description, find), description)
     except ValueError as error:
         raise ValueError(f"{description.source}: {error}") from None
 
@@ -113,7 +116,8 @@ def shipped_model(description: Description, model: str | None = None) -> Path:
 def named_robot(name: str) -> DescribedRobot:
     """As `Robot.named`."""
     description = shipped_description(name)
-    return _robot(shipped_model(description), description, lambda model: shipped_model(description, model))
+    model = read_model(shipped_model(description))
+    return described(model, description, lambda part: shipped_model(description, part))
 
 
 def _outline(

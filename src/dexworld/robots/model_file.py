@@ -120,7 +120,7 @@ def read_model(path: str | Path) -> RobotModel:
     try:
         spec = mujoco.MjSpec.from_file(str(path))
         missing = _bared(mujoco, spec)
-        model = spec.compile()
+        model, missing = _compiled(spec, missing)
     except (ValueError, mujoco.FatalError) as error:
         raise ValueError(f"{path} is no MJCF or URDF that MuJoCo reads: {' '.join(str(error).split())}") from error
     return _numbers(mujoco, model, path, missing)
@@ -138,18 +138,20 @@ def _bared(mujoco: Any, spec: Any) -> list[str]:
     files = {mesh.name: _mesh_file(spec, mesh) for mesh in spec.meshes}
     missing = []
     for body in spec.bodies:
-        solid = any(geom.contype or geom.conaffinity for geom in body.geoms)
+        solid = False
         for geom in list(body.geoms):
-            collides = bool(geom.contype or geom.conaffinity)
-            unknown = geom.type in (mujoco.mjtGeom.mjGEOM_PLANE, mujoco.mjtGeom.mjGEOM_HFIELD)
-            lost = files.get(geom.meshname) if geom.meshname else None
-            if isinstance(lost, str):
-                missing.append(lost)
-            if unknown or isinstance(lost, str) or (solid and not collides):
+            file = files.get(geom.meshname) if geom.meshname else None
+            if isinstance(file, str):
+                missing.append(file)
+            if isinstance(file, str) or geom.type in (mujoco.mjtGeom.mjGEOM_PLANE, mujoco.mjtGeom.mjGEOM_HFIELD):
                 spec.delete(geom)
                 continue
-            geom.material, geom.group = "", int(collides)
+            geom.material, geom.group = "", int(bool(geom.contype or geom.conaffinity))
             geom.contype = geom.conaffinity = 0  # no convex hulls
+            solid = solid or geom.group == 1
+        for geom in list(body.geoms) if solid else ():
+            if geom.group == 0:  # only drawn
+                spec.delete(geom)
     used = {geom.meshname for geom in spec.geoms}
     for mesh in list(spec.meshes):
         if mesh.name not in used:
@@ -165,6 +167,21 @@ def _bared(mujoco: Any, spec: Any) -> list[str]:
     compiler.balanceinertia, compiler.boundmass, compiler.boundinertia = True, 1e-3, 1e-6
     compiler.fusestatic = compiler.discardvisual = False
     return sorted(set(missing))
+
+
+def _compiled(spec: Any, missing: list[str]) -> tuple[Any, list[str]]:
+    """The compiled model; without its meshes if one of them is what stops it."""
+    try:
+        return spec.compile(), missing
+    except ValueError as error:
+        if not spec.meshes:
+            raise
+        for geom in [each for each in spec.geoms if each.meshname]:
+            spec.delete(geom)
+        for mesh in list(spec.meshes):
+            spec.delete(mesh)
+        model = spec.compile()  # raises anew if something else is wrong
+        return model, [*missing, f"files are not read: {' '.join(str(error).split())}"]
 
 
 def _mesh_file(spec: Any, mesh: Any) -> Path | str | None:

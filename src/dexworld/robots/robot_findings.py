@@ -65,9 +65,7 @@ def _units(robot: DescribedRobot) -> Iterator[str]:
         rows = [row for row in range(SIDES[side].start, SIDES[side].stop) if valid[row]]
         size = float(np.linalg.norm(points[rows] - points[rows[0]], axis=-1).max())
         if size > _LARGEST_HAND or size < _SMALLEST_HAND:
-            unit = (
-                "are lengths millimetres? " if size > 20 else "are lengths kilometres or radii? " if size < 1e-3 else ""
-            )
+            unit = "are lengths millimetres? " if size > 20 else ""
             yield (
                 f"the {side} hand is {size:.3g} m from the wrist to its farthest keypoint, and hands are 0.1 to 0.3 m: "
                 f"{unit}give the model in metres, and check which places the keypoints name"
