@@ -15,7 +15,7 @@ from dexworld.models.keypoint_head import EVALUATOR_PRESETS, EvaluatorConfig, Ke
 from dexworld.models.latent_readers import chosen_evaluator, encoder_fingerprint
 from dexworld.models.latent_space import LatentSpace
 from dexworld.models.world_model import build_world_model
-from dexworld.report.atomic import AtomicConfig, atomic_motions, best_frame
+from dexworld.evaluation.atomic import AtomicConfig, atomic_motions, best_frame
 from dexworld.report.imagine import imagine
 from dexworld.track import ArrayFrames
 from kind_fixtures import KINDS, config_of

@@ -14,7 +14,7 @@ from dexworld.models.latent_readers import OWN, drawing_of, encoder_fingerprint,
 from dexworld.models.latent_space import LatentSpace
 from dexworld.models.reference import DECODER
 from dexworld.report import play_demo as demo
-from dexworld.report.atomic import AtomicConfig, atomic_motions
+from dexworld.evaluation.atomic import AtomicConfig, atomic_motions
 from dexworld.report.demo import DemoResults, write_demo_report
 from dexworld.report.imagine import imagine, write_imagine_report
 from dexworld.track import ArrayFrames, Track

@@ -10,7 +10,7 @@ from dexworld.models.latent_readers import AUTO, drawing_of
 from dexworld.models.reference import REFERENCE
 from dexworld.models.world_model import load_world_model
 from dexworld.options import check_index
-from dexworld.report.atomic import AtomicConfig, atomic_motions, best_frame
+from dexworld.evaluation.atomic import AtomicConfig, atomic_motions, best_frame
 from dexworld.report.imagine import imagine, write_imagine_report
 
 logger = logging.getLogger("dexworld")
