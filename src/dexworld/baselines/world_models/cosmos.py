@@ -142,7 +142,8 @@ class Cosmos(Pretrained):
         Raises ValueError for a track without a rate.
         """
         if not track.fps > 0:
-            raise ValueError(f"{track.source or 'a track'} has no frame rate, by which Cosmos' video is cut into steps")
+            lack = f"{track.source or 'the track'} has no frame rate, by which a video is cut into steps"
+            raise ValueError(f"{lack}; plans have none, and nothing that Cosmos could be told")
         motion = hand_motion(track.keypoints_world, track.keypoints_valid, track.world_from_camera, track.intrinsics)
         rows = track.task_utf8[..., :1, :]
         letters = (rows if isinstance(rows, Tensor) else torch.tensor(rows)).to(motion.deltas)
