@@ -76,6 +76,7 @@ def test_frames_and_a_sentence_become_latents_of_the_other_model_by_both_pipelin
     assert isinstance(model, WorldModel)
     images = torch.from_numpy(episode.frames.read([0, 1]))
     assert torch.equal(model.encode(images), other.encode(images))
+    assert torch.equal(model.encode(images[0]), other.encode(images[0]))
     latents = rolled_out(model, episode)
     assert latents.shape == (3, *other.encode(images).shape[1:])
     assert torch.isfinite(latents).all()
