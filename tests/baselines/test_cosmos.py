@@ -132,7 +132,7 @@ def test_the_open_loop_command_measures_a_checkpoint_and_goes_on_after_a_stop(pr
     for episode in episodes():
         writer.write(f"{episode.seed:08d}", episode)
     writer.finish()
-    small = "--steps 2 --video-size 16 32 --frames 13 --fps 10".split()
+    small = ["--steps", "2", "--video-size", "16", "32", "--frames", "13", "--fps", "10"]
     made = ["cosmos", "--pipeline", str(predict2), "--checkpoint", str(tmp_path / "other"), *small]
     cli.main([*made, "--output", str(tmp_path / "model")])
     loaded = load_world_model(tmp_path / "model")

@@ -27,14 +27,23 @@ _TRANSFORMER = {
     "rope_scale": (1.0, 3.0, 3.0),
     "extra_pos_embed_type": None,
 }
-_T5_11B = {"d_model": 1024, "d_ff": 65536, "d_kv": 128, "num_heads": 128, "num_layers": 24, "vocab_size": 32128}
+_T5_11B: dict[str, Any] = {
+    "d_model": 1024,
+    "d_ff": 65536,
+    "d_kv": 128,
+    "num_heads": 128,
+    "num_layers": 24,
+    "vocab_size": 32128,
+}
 _FEED_FORWARD_COPIES = 3  # of its widest tensor that are alive at once: an assumption
 
 
 def pipeline_class(folder: Path) -> str:
     """The class of the pipeline in `folder`. Raises CheckpointError for what is no Video2World pipeline of Cosmos."""
     if not (folder / INDEX_FILE).is_file():
-        wanted = "a folder that diffusers' `save_pretrained` wrote, such as a download of Cosmos-Predict2-2B-Video2World"
+        wanted = (
+            "a folder that diffusers' `save_pretrained` wrote, such as a download of Cosmos-Predict2-2B-Video2World"
+        )
         raise CheckpointError(f"{folder} holds no {INDEX_FILE}; give {wanted}")
     name = read_settings(folder / INDEX_FILE).get("_class_name")
     if name not in (PREDICT2, PREDICT25):
@@ -158,7 +167,7 @@ def _from_folder(folder: Path) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _unmasked(cls: Any, settings: Mapping[str, Any]) -> Any:
-    """A transformer that takes the padding mask as a channel of its input, which is the same and needs no torchvision."""
+    """A transformer with the padding mask as a channel of its input, which costs the same and needs no torchvision."""
     if not settings.get("concat_padding_mask", True):
         return cls.from_config(settings).eval()
     more = {"in_channels": settings["in_channels"] + 1, "concat_padding_mask": False}

@@ -1,4 +1,4 @@
-"""The verb `cosmos`: a video pipeline of diffusers as a checkpoint that every verb takes, or what a video of it costs."""
+"""The verb `cosmos`: a checkpoint of a video pipeline of diffusers, or what a video of it takes."""
 
 import logging
 import sys
@@ -72,4 +72,6 @@ class CosmosCheckpoint:
         passes = f"{video.steps} steps{' with guidance' if video.guidance > 1 else ''}"
         size = f"{video.frames} frames of {video.video_size[0]} x {video.video_size[1]} pixels at {video.fps} a second"
         reached = f"{self.mfu:.0%} of {self.peak_tflops:g} TFLOP/s"
-        return f"A video is {size}, in {passes}. Assumed: {reached}; activations are 3 copies of a block's widest tensor."
+        return (
+            f"A video is {size}, in {passes}. Assumed: {reached}; activations are 3 copies of a block's widest tensor."
+        )

@@ -34,7 +34,8 @@ class Reproduce:
     """Train and measure what a table of the DexWM paper compares, and show the paper's numbers beside ours.
 
     Tables: table1 (pre-training), table2 (hand consistency), table3 (what a model is told), figure5 (sizes), figure6
-    (encoders), figure7 (atomic actions), figure9 (action transfer), ablations (our options). A study that was stopped goes on with what is missing when it is started again.
+    (encoders), figure7 (atomic actions), figure9 (action transfer), ablations (our options). A study that was stopped
+    goes on with what is missing when it is started again.
     """
 
     table: tyro.conf.Positional[str]

@@ -93,9 +93,5 @@ def _drawn(video: np.ndarray, motion: HandMotion) -> np.ndarray:
     """A video (T + 1, H, W, 3), larger, with the hands of a motion drawn on it."""
     pixels, size = motion.pixels[..., :2], (video.shape[1], video.shape[2])
     shown: Tensor = keypoint_views(pixels, motion.visible, size)["in_view"]
-    return np.stack(
-        [
-            hand_overlay(image, *each, SCALE)
-            for image, *each in zip(video, pixels.numpy(), shown.numpy(), strict=True)
-        ]
-    )
+    hands = zip(video, pixels.numpy(), shown.numpy(), strict=True)
+    return np.stack([hand_overlay(image, places, view, SCALE) for image, places, view in hands])

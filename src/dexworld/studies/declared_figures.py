@@ -23,22 +23,30 @@ def figure7(scale: Scale) -> Table:
         lead="From one frame, the right hand is told to move 1 cm a step in each direction, to open, and to close. "
         "Everything else is told to stand still. Does the imagined hand follow?",
         measures=(AtomicMeasure(),),
-        figures=(  # fmt: skip
+        figures=(
             Figure("right", "right direction, %", "atomic_right", "atomic_pairs", **percent),
             Figure("gone", "way gone, %", "atomic_gone", "atomic_pairs", **percent),
             Figure("curled", "fingers' way gone, %", "curls_gone", "curl_pairs", **percent),
             Figure("pck20", "PCK@20 at the end", "atomic_found", "atomic_points", **percent),
             Figure("error", "error at the end, px", "atomic_error", "atomic_points", **pixels),
-            Figure("still_pck20", "PCK@20 if nothing moved", "still_found", "atomic_points", **percent, of_variant=False),
+            Figure(
+                "still_pck20", "PCK@20 if nothing moved", "still_found", "atomic_points", **percent, of_variant=False
+            ),
             Figure("still", "error if nothing moved, px", "still_error", "atomic_points", **pixels, of_variant=False),
-            Figure("reader", "the reader's error in the start frame, px", "reader_error", "atomic_points", **pixels,
-                   of_variant=False),
+            Figure(
+                "reader",
+                "the reader's error in the start frame, px",
+                "reader_error",
+                "atomic_points",
+                **pixels,
+                of_variant=False,
+            ),
         ),
         glossary="The keypoint evaluator reads the right hand where two opposite moves end, after 15 steps. Right "
-        "direction: the ends lie apart as commanded, within 45 degrees in the picture; one in four would by chance. Way "
-        "gone: how far they lie apart along that direction, over how far they should. Fingers: the same of opening and "
-        "closing, tips as seen from the wrist. PCK@20: percent of the hand's keypoints in view that are read within 20 "
-        "pixels of the commanded place. Error: their mean distance from it, in pixels of a picture 224 pixels high.",
+        "direction: the ends lie apart as commanded, within 45 degrees in the picture; one in four would by chance. "
+        "Way gone: how far they lie apart along that direction, over how far they should. Fingers: the same of opening "
+        "and closing, tips as seen from the wrist. PCK@20: percent of the hand's keypoints in view that are read within "
+        "20 pixels of the commanded place. Error: their mean distance from it, in pixels of a picture 224 pixels high.",
         paper=Published(
             f"Figure 7, section 4.2, {PAPER}",
             says="DexWM accurately follows these unseen atomic actions. It is shown alone there; PEVA* is ours.",
@@ -62,10 +70,14 @@ def figure9(scale: Scale) -> Table:
         found, percent = ("transfer_pck20_visible", "in_view"), {"scale": 100.0, "digits": 1}
         figures.append(Figure(f"pck20_{key}", f"PCK@20, {at}", *found, seconds, **percent))  # type: ignore[arg-type]
     for key, (at, seconds) in moments.items():
-        figures.append(Figure(f"tips_{key}", f"tips from the wrist, px, {at}", "transfer_tips_error", "tips", seconds, **tips))
+        figures.append(
+            Figure(f"tips_{key}", f"tips from the wrist, px, {at}", "transfer_tips_error", "tips", seconds, **tips)
+        )
     still: dict[str, Any] = {"seconds": None, "digits": 1, "of_variant": False}
     figures += [
-        Figure("start_pck20", "PCK@20 of the start frame, average", "start_pck20_visible", "in_view", scale=100.0, **still),
+        Figure(
+            "start_pck20", "PCK@20 of the start frame, average", "start_pck20_visible", "in_view", scale=100.0, **still
+        ),
         Figure("start_tips", "its tips from the wrist, px, average", "start_tips_error", "tips", **still),
     ]
     return replace(
@@ -75,10 +87,10 @@ def figure9(scale: Scale) -> Table:
         "transferred motion puts them, and are the fingers as in the source?",
         measures=(TransferMeasure(),),
         figures=tuple(figures),
-        glossary="Hands start where they are in the target scene and make the displacements of the source, as its camera "
-        "saw them. PCK@20: percent of the keypoints in view, where this puts them, that the evaluator finds within 20 "
-        "pixels in imagined latents. Tips from the wrist: how far fingertips are off as seen from their wrist, in pixels "
-        "of a picture 224 pixels high; it tells the fingers from the arm.",
+        glossary="Hands start where they are in the target scene and make the displacements of the source, as its "
+        "camera saw them. PCK@20: percent of the keypoints in view, where this puts them, that the evaluator finds "
+        "within 20 pixels in imagined latents. Tips from the wrist: how far fingertips are off as seen from their "
+        "wrist, in pixels of a picture 224 pixels high; it tells the fingers from the arm.",
         paper=Published(
             f"Figure 9, section 4.3, {PAPER}",
             says="PEVA* produces inaccurate hand configurations, while DexWM predicts fine-grained hand states that "

@@ -122,7 +122,9 @@ class Cosmos(Pretrained):
     def encode(self, images: Tensor) -> Tensor:
         """Latents (..., P, D) float32 of images (..., H, W, 3) uint8 RGB, which are remembered."""
         latents = self.encoder.encode(images)
-        for row, image in zip(latents.reshape(-1, *latents.shape[-2:]), images.reshape(-1, *images.shape[-3:]), strict=True):
+        for row, image in zip(
+            latents.reshape(-1, *latents.shape[-2:]), images.reshape(-1, *images.shape[-3:]), strict=True
+        ):
             self._pictures[_digest(row)] = image.cpu()
         for old in list(islice(self._pictures, max(0, len(self._pictures) - REMEMBERED))):
             del self._pictures[old]
