@@ -17,6 +17,7 @@ def figure7(scale: Scale) -> Table:
     """Figure 7: the right hand moves 1 cm a step in a direction, opens or closes, all from the same frame."""
     percent: dict[str, Any] = {"seconds": None, "scale": 100.0, "digits": 1}
     pixels: dict[str, Any] = {"seconds": None, "digits": 1}
+    not_its: dict[str, Any] = {"of_variant": False}
     return replace(
         _of_table3(scale, "figure7"),
         title="Atomic actions",
@@ -29,24 +30,18 @@ def figure7(scale: Scale) -> Table:
             Figure("curled", "fingers' way gone, %", "curls_gone", "curl_pairs", **percent),
             Figure("pck20", "PCK@20 at the end", "atomic_found", "atomic_points", **percent),
             Figure("error", "error at the end, px", "atomic_error", "atomic_points", **pixels),
+            Figure("still_pck20", "PCK@20 if nothing moved", "still_found", "atomic_points", **percent, **not_its),
+            Figure("still", "error if nothing moved, px", "still_error", "atomic_points", **pixels, **not_its),
             Figure(
-                "still_pck20", "PCK@20 if nothing moved", "still_found", "atomic_points", **percent, of_variant=False
-            ),
-            Figure("still", "error if nothing moved, px", "still_error", "atomic_points", **pixels, of_variant=False),
-            Figure(
-                "reader",
-                "the reader's error in the start frame, px",
-                "reader_error",
-                "atomic_points",
-                **pixels,
-                of_variant=False,
+                "reader", "the reader's error at the start, px", "reader_error", "atomic_points", **pixels, **not_its
             ),
         ),
         glossary="The keypoint evaluator reads the right hand where two opposite moves end, after 15 steps. Right "
         "direction: the ends lie apart as commanded, within 45 degrees in the picture; one in four would by chance. "
         "Way gone: how far they lie apart along that direction, over how far they should. Fingers: the same of opening "
-        "and closing, tips as seen from the wrist. PCK@20: percent of the hand's keypoints in view that are read within "
-        "20 pixels of the commanded place. Error: their mean distance from it, in pixels of a picture 224 pixels high.",
+        "and closing, tips as seen from the wrist. PCK@20: percent of the hand's keypoints in view that are read "
+        "within 20 pixels of the commanded place. Error: their mean distance from it, in pixels of a picture 224 pixels "
+        "high.",
         paper=Published(
             f"Figure 7, section 4.2, {PAPER}",
             says="DexWM accurately follows these unseen atomic actions. It is shown alone there; PEVA* is ours.",
@@ -63,30 +58,23 @@ def figure7(scale: Scale) -> Table:
 
 def figure9(scale: Scale) -> Table:
     """Figure 9: the actions of a clip, rolled out from the first frame of another."""
-    tips: dict[str, Any] = {"digits": 1}
-    moments: dict[str, tuple[str, float | None]] = {"end": (f"at {SECONDS:g} s", SECONDS), "avg": ("average", None)}
-    figures = []
-    for key, (at, seconds) in moments.items():
-        found, percent = ("transfer_pck20_visible", "in_view"), {"scale": 100.0, "digits": 1}
-        figures.append(Figure(f"pck20_{key}", f"PCK@20, {at}", *found, seconds, **percent))  # type: ignore[arg-type]
-    for key, (at, seconds) in moments.items():
-        figures.append(
-            Figure(f"tips_{key}", f"tips from the wrist, px, {at}", "transfer_tips_error", "tips", seconds, **tips)
-        )
-    still: dict[str, Any] = {"seconds": None, "digits": 1, "of_variant": False}
-    figures += [
-        Figure(
-            "start_pck20", "PCK@20 of the start frame, average", "start_pck20_visible", "in_view", scale=100.0, **still
-        ),
-        Figure("start_tips", "its tips from the wrist, px, average", "start_tips_error", "tips", **still),
-    ]
+    found, tips, end = ("transfer_pck20_visible", "in_view"), ("transfer_tips_error", "tips"), f"at {SECONDS:g} s"
+    start_found, start_tips = ("start_pck20_visible", "in_view"), ("start_tips_error", "tips")
+    figures = (
+        Figure("pck20_end", f"PCK@20, {end}", *found, SECONDS, 100.0, 1),
+        Figure("pck20_avg", "PCK@20, average", *found, None, 100.0, 1),
+        Figure("tips_end", f"tips from the wrist, px, {end}", *tips, SECONDS, digits=1),
+        Figure("tips_avg", "tips from the wrist, px, average", *tips, None, digits=1),
+        Figure("start_pck20", "PCK@20 of the start frame, average", *start_found, None, 100.0, 1, of_variant=False),
+        Figure("start_tips", "its tips from the wrist, px, average", *start_tips, None, digits=1, of_variant=False),
+    )
     return replace(
         _of_table3(scale, "figure9"),
         title="Action transfer",
         lead="The actions of one clip are rolled out from the first frame of another. Are the imagined hands where the "
         "transferred motion puts them, and are the fingers as in the source?",
         measures=(TransferMeasure(),),
-        figures=tuple(figures),
+        figures=figures,
         glossary="Hands start where they are in the target scene and make the displacements of the source, as its "
         "camera saw them. PCK@20: percent of the keypoints in view, where this puts them, that the evaluator finds "
         "within 20 pixels in imagined latents. Tips from the wrist: how far fingertips are off as seen from their "
