@@ -40,8 +40,8 @@ def figure7(scale: Scale) -> Table:
         "direction: the ends lie apart as commanded, within 45 degrees in the picture; one in four would by chance. "
         "Way gone: how far they lie apart along that direction, over how far they should. Fingers: the same of opening "
         "and closing, tips as seen from the wrist. PCK@20: percent of the hand's keypoints in view that are read "
-        "within 20 pixels of the commanded place. Error: their mean distance from it, in pixels of a picture 224 pixels "
-        "high.",
+        "within 20 pixels of the commanded place. Error: their mean distance from it. Pixels are those of a picture "
+        "224 pixels high.",
         paper=Published(
             f"Figure 7, section 4.2, {PAPER}",
             says="DexWM accurately follows these unseen atomic actions. It is shown alone there; PEVA* is ours.",
