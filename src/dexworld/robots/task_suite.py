@@ -16,6 +16,7 @@ from dexworld.robots.environment import Environment
 
 _OURS = {
     "kitchen": ("dexworld.sim.kitchen.kitchen_env", "KITCHEN"),
+    "adroit": ("dexworld.sim.adroit.adroit_env", "ADROIT"),
 }
 _GROUP = "dexworld.task_suites"
 
