@@ -91,6 +91,8 @@ def test_a_transfer_asks_for_the_sources_displacement_from_the_targets_start(tmp
     steps = np.arange(40)[:, None] * np.array([[1, 0]])
     corners = [np.array([[20, 20]]) + steps, np.array([[100, 60]]) - steps]
     clips = [square_episode(seed, corner, square_frames(corner)) for seed, corner in enumerate(corners)]
+    with pytest.raises(ValueError, match="needs two held-out clips of 4 s, and there are 1"):
+        next(transfers(clips[:1]))
     there, back = transfers(clips)
     assert (there.source.source, there.target.source) == ("square 1", "square 0")
     wrist = of_hands(there.moved).pixels[:, 6, :2]

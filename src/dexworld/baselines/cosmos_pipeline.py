@@ -110,7 +110,9 @@ def video_cost(source: Path | str, video_size: tuple[int, int], frames: int, ste
     """
     diffusers, (height, width) = _diffusers(), video_size
     with torch.device("meta"), torch.no_grad():
-        built = dict(_published(str(source), diffusers) if source in PUBLISHED else _from_folder(Path(source)))
+        built: dict[str, Any] = dict(
+            _published(str(source), diffusers) if source in PUBLISHED else _from_folder(Path(source))
+        )
         transformer, vae = built["transformer"], built["vae"]
         scale, time = 2 ** len(vae.temperal_downsample), 2 ** sum(vae.temperal_downsample)
         latent = ((frames - 1) // time + 1, height // scale, width // scale)

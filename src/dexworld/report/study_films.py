@@ -66,7 +66,7 @@ def _atomic_cards(models: dict[str, Any], clips: Sequence[Track]) -> Iterable[Ma
                 film(_drawn(video, together.index(place)), RATE_HZ, motion)
                 for place, (motion, video) in enumerate(zip(motions, model.decode(latents).numpy(), strict=True))
             ]
-            parts += [html.tag("h4", name), film_grid(shown)]
+            parts += [html.tag("h4", name), films(shown)]
         yield html.card(clip.source, None, *parts)
 
 

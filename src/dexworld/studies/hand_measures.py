@@ -126,9 +126,14 @@ class Transfer:
 
 
 def transfers(clips: list[Track]) -> Iterator[Transfer]:
-    """Each clip of four seconds as the target of another's motion, the same pairs for every model."""
+    """Each clip of four seconds as the target of another's motion, the same pairs for every model.
+
+    Raises ValueError where no two clips are so long.
+    """
     config = OpenLoopConfig(round(SECONDS * RATE_HZ), RATE_HZ)
     long = [clip_of(each, config) for each in clips if config.frame_indices(each.fps)[-1] < len(each)]
+    if len(long) < 2:
+        raise ValueError(f"a transfer needs two held-out clips of {SECONDS:g} s, and there are {len(long)}")
     for target, partner in zip(long, derangement(len(long), np.random.default_rng(0)), strict=True):
         yield Transfer(long[partner], target, transplanted(target, long[partner]))
 
@@ -144,11 +149,9 @@ class TransferMeasure:
 
     @torch.no_grad()
     def __call__(self, subject: Subject) -> Sums:
-        """See the class. Raises ValueError where no two held-out clips have four seconds."""
+        """See the class."""
         model = load_world_model(subject.model)
         rows = [transfer_sums(each, model, subject) for each in transfers(held_out_clips(subject, model))]
-        if not rows:
-            raise ValueError(f"{subject.held_out[HELD_OUT]} holds no two clips of {SECONDS:g} s")
         return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
 
 
