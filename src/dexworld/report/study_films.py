@@ -1,23 +1,22 @@
 """Films of what the models of a study imagine: atomic actions (Figure 7) and transferred ones (Figure 9)."""
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from dexworld.actions import HandMotion
 from dexworld.data.datasets import open_dataset
 from dexworld.data.resize import resized_episode
-from dexworld.evaluation.atomic import atomic_motions, best_frame, of_hands, roll_out
+from dexworld.evaluation.atomic import atomic_motions, of_hands, roll_out
 from dexworld.evaluation.open_loop_metrics import keypoint_views
 from dexworld.models.world_model import load_world_model
 from dexworld.report import html
 from dexworld.report.html import Markup
 from dexworld.report.media import enlarged, film, film_grid, films, picture
 from dexworld.report.overlay import hand_overlay
-from dexworld.studies.hand_measures import CENTIMETRES, HELD_OUT, Transfer, transfers
+from dexworld.studies.hand_measures import CENTIMETRES, HELD_OUT, start_frame, transfers
 from dexworld.studies.study import RATE_HZ
 from dexworld.studies.study_runs import Study
 from dexworld.track import Track
@@ -54,9 +53,8 @@ def study_films(study: Study, seeds: Sequence[int]) -> Markup | None:
 
 def _atomic_cards(models: dict[str, Any], clips: Sequence[Track]) -> Iterable[Markup]:
     """A start frame each, and what every model makes of every motion."""
-    seeing = [clip for clip in clips if of_hands(clip.tensors(torch.float64)).visible[:, -1].any()][:STARTS]
-    for clip in seeing:
-        frame = best_frame(clip, CENTIMETRES.hand)
+    frames = ((clip, start_frame(clip)) for clip in clips)
+    for clip, frame in islice(((clip, frame) for clip, frame in frames if frame is not None), STARTS):
         start = picture(enlarged(clip.frames.read([frame])[0]), "the start frame", "The start frame")
         parts = [film_grid([start])]
         for name, model in models.items():
@@ -72,26 +70,20 @@ def _atomic_cards(models: dict[str, Any], clips: Sequence[Track]) -> Iterable[Ma
 
 def _transfer_cards(models: dict[str, Any], clips: Sequence[Track]) -> Iterable[Markup]:
     """Source and target each, and what every model makes of the source's actions in the target."""
-    for number, transfer in zip(range(PAIRS), transfers(list(clips)), strict=False):
+    for number, transfer in enumerate(islice(transfers(list(clips)), PAIRS), start=1):
         source, moved = of_hands(transfer.source), of_hands(transfer.moved)
-        steps = list(range(source.steps + 1))
-        shown = [film(_drawn(transfer.source.frames.read(steps), source), RATE_HZ, "The source", kind="right")]
+        true = transfer.source.frames.read(list(range(source.steps + 1)))
+        shown = [film(_drawn(true, source), RATE_HZ, "The source", kind="right")]
         for name, model in models.items():
-            shown.append(film(_drawn(_imagined(transfer, model), moved), RATE_HZ, name))
-        yield html.card(f"Transfer {number + 1}", None, films(shown), aside=_names(transfer))
-
-
-def _imagined(transfer: Transfer, model: Any) -> np.ndarray:
-    return model.decode(transfer.imagined(model)[0]).numpy()
-
-
-def _names(transfer: Transfer) -> str:
-    return f"{transfer.source.source} in {transfer.target.source}"
+            video = model.decode(transfer.imagined(model)[0]).numpy()
+            shown.append(film(_drawn(video, moved), RATE_HZ, name))
+        places = f"{transfer.source.source} in {transfer.target.source}"
+        yield html.card(f"Transfer {number}", None, films(shown), aside=places)
 
 
 def _drawn(video: np.ndarray, motion: HandMotion) -> np.ndarray:
     """A video (T + 1, H, W, 3), larger, with the hands of a motion drawn on it."""
     pixels, size = motion.pixels[..., :2], (video.shape[1], video.shape[2])
-    shown: Tensor = keypoint_views(pixels, motion.visible, size)["in_view"]
-    hands = zip(video, pixels.numpy(), shown.numpy(), strict=True)
+    seen = keypoint_views(pixels, motion.visible, size)["in_view"]
+    hands = zip(video, pixels.numpy(), seen.numpy(), strict=True)
     return np.stack([hand_overlay(image, places, view, SCALE) for image, places, view in hands])

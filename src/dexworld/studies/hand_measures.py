@@ -48,6 +48,14 @@ def held_out_clips(subject: Subject, model: Any) -> list[Track]:
     return [dataset[index] for index in range(len(dataset))]
 
 
+def start_frame(episode: Track) -> int | None:
+    """The frame of an episode from which atomic actions start; None where it never shows the hand."""
+    try:
+        return best_frame(episode, CENTIMETRES.hand)
+    except ValueError:
+        return None
+
+
 @dataclass(frozen=True)
 class AtomicMeasure:
     """Figure 7: the right hand moves up, down, left, right, forward, back, opens and closes, from one frame.
@@ -66,9 +74,8 @@ class AtomicMeasure:
         model = load_world_model(subject.model)
         rows = []
         for episode in held_out_clips(subject, model):
-            try:
-                frame = best_frame(episode, CENTIMETRES.hand)
-            except ValueError:  # it never shows the hand
+            frame = start_frame(episode)
+            if frame is None:
                 rows.append(dict.fromkeys(ATOMIC_SUMS, 0.0))
                 continue
             motions = atomic_motions(episode, frame, CENTIMETRES, model.condition)
