@@ -73,6 +73,17 @@ def test_slides_anchors_references_couplings_and_nested_offsets_are_as_in_mujoco
     assert hand.forward(random_joints(hand, 2)).valid.sum() == 19  # the third places of ring and little finger are not
 
 
+def test_joints_may_follow_by_a_constant_a_quartic_and_through_another_one(tmp_path):
+    rows = (
+        "index_end index_bend 0.3 0 0 0 0",
+        "middle_end index_bend 0.1 0.2 0.1 0.1 0.05",
+        "ring_end middle_end 0 1 0 0 0",
+    )
+    couplings = (row.split(" ", 2) for row in rows)
+    text = "".join(f'<joint joint1="{a}" joint2="{b}" polycoef="{numbers}"/>' for a, b, numbers in couplings)
+    equal_to_mujoco(read_robot(*write(tmp_path, hand_mjcf(text))), 100)
+
+
 def test_two_hands_of_a_urdf_mimic_and_stand_on_their_arms_as_in_mujoco(two_hands):
     equal_to_mujoco(two_hands, 1000)
     pose = two_hands.forward(random_joints(two_hands, 3))

@@ -117,7 +117,7 @@ class Kinematics:
             Constants(torch.tensor(rows)) if wide else None for rows, wide in zip(parents, wider, strict=True)
         ]
         polynomials = [np.trim_zeros(drives[link].polynomial, "b") for link in order]
-        width = max((len(each) for each in polynomials), default=2)
+        width = max([2, *map(len, polynomials)])
         powers = torch.tensor([[*each, *[0.0] * (width - len(each))] for each in polynomials], dtype=torch.float64)
         self._follows = any(tuple(each) != (0.0, 1.0) for each in polynomials)
         sources = torch.tensor([drives[link].source for link in order], dtype=torch.long)

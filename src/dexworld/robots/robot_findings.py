@@ -126,7 +126,7 @@ def _bending(robot: DescribedRobot) -> Iterator[str]:
                 )
         if hand.palm is not None and side == ("right" if "right" in robot.description.hands else "left"):
             turned = robot.forward(rest_pose(robot)).hand_rotation.numpy()
-            cosines = (turned * axes).sum(axis=0)[[0, 2]]
+            cosines = (turned * axes).sum(axis=0)[[0, 2]].clip(-1.0, 1.0)
             off = [
                 f"{axis} by {np.degrees(np.arccos(cosine)):.0f} degrees"
                 for axis, cosine in zip("xz", cosines, strict=True)
