@@ -24,7 +24,7 @@ BASE = {"hands", "geometry", "actions", "forecast", "options", "pictures", "trac
 LAYERS = {
     "base": set(),
     "robots": {"base"},
-    "data": {"base"},
+    "data": {"base", "robots"},
     "models": {"base"},
     "planning": {"base", "robots"},
     "sim": {"base", "data", "robots"},
@@ -36,20 +36,8 @@ LAYERS = {
     "report": {"base", "data", "models", "planning", "robots", "sim", "training", "evaluation", "video", "studies"},
     "serving": {"base", "data", "models", "planning", "robots", "sim", "baselines", "evaluation"},
     "cli": {
-        *(
-            "base",
-            "data",
-            "models",
-            "planning",
-            "robots",
-            "sim",
-            "training",
-            "evaluation",
-            "video",
-            "studies",
-            "report",
-        ),
-        "serving",
+        *("base", "data", "models", "planning", "robots", "sim", "baselines", "training", "evaluation"),
+        *("video", "studies", "report", "serving"),
     },
 }
 # The one place that reads another project's torch files, and only as plain tensors.

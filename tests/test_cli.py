@@ -19,7 +19,7 @@ from dexworld.training.trainer import TrainingDiverged
 
 OUTPUTLESS = {"serve"}
 # Nothing is drawn, or the seed stands among the training's options.
-SEEDLESS = {"convert", "prepare", "video train", "video prepare", "video validate", "video episodes"}
+SEEDLESS = {"convert", "prepare", "video train", "video prepare", "video validate", "video episodes", "robot check"}
 SEED = 900_000
 
 
