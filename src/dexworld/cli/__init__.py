@@ -38,6 +38,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "demo": ("plan_and_play", "Demo", "plan a few episodes of every task and show them on one page"),
     "video synthesize": ("video_simulated", "Synthesize", "record triplets in the simulator"),
     "video prepare": ("video_data", "Prepare", "make triplets out of real video"),
+    "video convert-hands": ("video_hands", "ConvertHands", "make hand files out of a hand tracker's results"),
     "video validate": ("video_data", "Validate", "name each broken file of a triplet folder"),
     "video episodes": ("video_data", "Episodes", "turn triplets into episodes for a DexWM"),
     "video train": ("video_model", "VideoTrain", "train a video world model on triplets"),
