@@ -19,7 +19,8 @@ from dexworld.training.trainer import TrainingDiverged
 
 # Nothing is drawn, or the seed stands among the training's options.
 SEEDLESS = {
-    *("convert", "prepare", "video train", "video prepare", "video validate", "video episodes", "video convert-hands")
+    *("convert", "prepare", "video train", "video prepare", "video validate", "video episodes"),
+    *("video convert-hands", "video track-hands"),
 }
 SEED = 900_000
 

@@ -39,6 +39,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "video synthesize": ("video_simulated", "Synthesize", "record triplets in the simulator"),
     "video prepare": ("video_data", "Prepare", "make triplets out of real video"),
     "video convert-hands": ("video_hands", "ConvertHands", "make hand files out of a hand tracker's results"),
+    "video track-hands": ("video_hands", "TrackHands", "make rough hand files out of plain video"),
     "video validate": ("video_data", "Validate", "name each broken file of a triplet folder"),
     "video episodes": ("video_data", "Episodes", "turn triplets into episodes for a DexWM"),
     "video train": ("video_model", "VideoTrain", "train a video world model on triplets"),

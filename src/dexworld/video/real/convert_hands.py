@@ -1,6 +1,5 @@
 """Hand files out of the results of hand trackers."""
 
-import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,6 @@ from dexworld.video.real.mano import Mano, read_mano
 from dexworld.video.real.source_video import file_of_video, video_shape, videos_of
 from dexworld.video.real.tracker_output import Conventions, Detections, read_detections
 
-logger = logging.getLogger(__name__)
 Progress = Callable[[Iterable[str]], Iterable[str]]
 # What to do about a fault that the check of hands names.
 _REMEDIES = {

@@ -155,20 +155,20 @@ def file_of_video(path: Path, name: str, *suffixes: str) -> Path:
 
 def count_frames(path: Path) -> int:
     """Number of frames that decode. Raises VideoError when the file can't be decoded."""
-    return video_shape(path)[0]
+    return sum(1 for _ in _frames(path))
 
 
 def video_shape(path: Path) -> tuple[int, int, int]:
     """Frames that decode, height and width as shown. Raises VideoError when the file can't be decoded or is empty."""
-    count, size = 0, (0, 0)
-    for _, frame in _frames(path):
-        count += 1
-        if count == 1:
-            height, width, _ = _upright(path, frame).shape
-            size = height, width
-    if not count:
+    shapes = [picture.shape for picture in pictures_of(path)]
+    if not shapes:
         raise VideoError(f"{path}: holds no frames")
-    return count, *size
+    return len(shapes), *shapes[0][:2]
+
+
+def pictures_of(path: Path) -> Iterator[np.ndarray]:
+    """Every frame (H, W, 3) uint8 as shown. Raises VideoError when the file can't be decoded."""
+    return (_upright(path, frame) for _, frame in _frames(path))
 
 
 def _frames(path: Path) -> Iterator[tuple[float, av.VideoFrame]]:
