@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 INTEROP := .venv-interop
 FOREIGN := lerobot==0.4.4 robomimic==0.3.0 stable-worldmodel==0.1.1
 WORKERS ?= 2
-# encoders.py and decoder.py need data: run them by hand (docs/objects.md, docs/training.md). The others named here are parts.
+# encoders.py, decoder.py and hand_tracking.py need data: run them by hand (docs/objects.md, training.md, video_data.md). The others are parts.
 BENCHMARKS := $(filter-out benchmarks/encoders.py benchmarks/decoder.py benchmarks/common.py benchmarks/egodex_clips.py \
   benchmarks/plain_training.py benchmarks/training_setup.py benchmarks/hand_tracking.py,$(wildcard benchmarks/*.py))
 
@@ -29,7 +29,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "dexworld needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_FLAGS) -c constraints.txt -e '.[sim,video,dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_FLAGS) -c constraints.txt -e '.[sim,video,adroit,dev]'
 	@touch $@
 
 demo: $(STAMP)  ## plan with the shipped world model in simulation and write outputs/demo/report.html
