@@ -35,6 +35,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "reproduce": ("reproduce", "Reproduce", "train and measure what a table of the paper compares"),
     "plan": ("plan_and_play", "Plan", "plan one episode and carry it out in the simulator"),
     "imagine": ("imagine_motions", "Imagine", "imagine simple hand motions from one start frame"),
+    "robot retarget": ("retarget_hands", "RetargetHands", "give a robot's hand the motions of human hands"),
     "demo": ("plan_and_play", "Demo", "plan a few episodes of every task and show them on one page"),
     "video synthesize": ("video_simulated", "Synthesize", "record triplets in the simulator"),
     "video prepare": ("video_data", "Prepare", "make triplets out of real video"),
