@@ -88,8 +88,8 @@ class RetargetProblem:
         spread = torch.rand(STARTS, len(self.moving), generator=generator, dtype=torch.float64)
         joints = self.low + spread * (self.high - self.low)
         joints[0] = self.middle
-        alike = [each[first].expand(STARTS, *each.shape[1:]) for each in (self.human, self.seen)]
-        tries = RetargetProblem(self.robot, self.hand, *alike, replace(config, smoothness=0.0), free=False)
+        human, seen = (each[first].expand(STARTS, *each.shape[1:]) for each in (self.human, self.seen))
+        tries = RetargetProblem(self.robot, self.hand, human, seen, replace(config, smoothness=0.0), free=False)
         found = tries.solve(HandState(joints, base[first].expand(STARTS, 4, 4)))
         best = tries.residuals(found).square().sum(dim=1).argmin()
         return HandState(found.joints[best].expand(len(self.human), -1).clone(), base)

@@ -106,7 +106,7 @@ def search(image: Tensor, networks: HandNetworks, settings: SearchSettings) -> l
     """The hands that a search of one picture (3, H, W) in [0, 1] finds, each once."""
     palms = [
         palm
-        for tile in tiles_of(*image.shape[1:], settings.tiles)
+        for tile in tiles_of(image.shape[1], image.shape[2], settings.tiles)
         for palm in networks.palms(image, tile, settings.palm)
     ]
     found: list[FoundHand] = []

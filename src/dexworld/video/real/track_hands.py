@@ -90,8 +90,10 @@ def _track_one(config: TrackHandsConfig, networks: HandNetworks, name: str, vide
         frames += len(pictures)
     if not found:
         raise ValueError(f"{video}: {len(records)} tracks, all uncertain (--keep-uncertain True keeps them)")
-    parts = [[getattr(each, key) for each in found] for key in ("frames", "right", "keypoints")]
-    whole = Detections(*map(np.concatenate, parts), None, found[0].intrinsics)
+    numbers, right, keypoints = (
+        np.concatenate([getattr(each, key) for each in found]) for key in ("frames", "right", "keypoints")
+    )
+    whole = Detections(numbers, right, keypoints, None, found[0].intrinsics)
     arrays, _ = hand_arrays(whole, frames, None)
     checked_hands(dict(arrays), size, str(video))
     write_hands(config.output / f"{name}.npz", arrays)

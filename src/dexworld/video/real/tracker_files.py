@@ -37,12 +37,12 @@ def hands_in(path: Path, frames: int) -> Iterable[tuple[int, Hand]]:
         raise ValueError("isn't there; results are named as their video (.json, .npz or a folder)")
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.suffix in (".json", ".npz"))
-        numbers = [re.search(r"(\d+)\D*$", file.stem) for file in files]
-        if not files or not all(numbers) or len({int(number[1]) for number in numbers if number}) < len(files):
+        numbers = [int(digits[-1]) for file in files if (digits := re.findall(r"\d+", file.stem))]
+        if not files or len(set(numbers)) < len(files):
             raise ValueError("a folder holds one .json or .npz for each frame, whose name ends in the frame's number")
         for file, number in zip(files, numbers, strict=True):
             content = _json(file) if file.suffix == ".json" else dict(read_arrays(file)[0])
-            yield from ((int(number[1]) if number else 0, hand) for hand in _hands(content))
+            yield from ((number, hand) for hand in _hands(content))
     elif path.suffix == ".json":
         content = _json(path)
         if isinstance(content, dict) and all(key.isdigit() for key in content):
@@ -58,13 +58,12 @@ def hands_in(path: Path, frames: int) -> Iterable[tuple[int, Hand]]:
         yield from ((number, hand) for number, row in rows for hand in _hands(row))
     elif path.suffix == ".npz":
         arrays, _ = read_arrays(path)
-        numbers = np.ravel(arrays.pop("frame", np.zeros(0)))
+        rows_of = np.ravel(arrays.pop("frame", np.zeros(0)))
         hands = _hands(arrays)
-        if len(numbers) != len(hands) or not np.issubdtype(numbers.dtype, np.integer):
-            raise ValueError(
-                f"`frame` must hold the frame of each of {len(hands)} hands as integers, not {numbers.shape}"
-            )
-        yield from zip(numbers.tolist(), hands, strict=True)
+        if len(rows_of) != len(hands) or not np.issubdtype(rows_of.dtype, np.integer):
+            wanted = f"the frame of each of {len(hands)} hands as integers"
+            raise ValueError(f"`frame` must hold {wanted}, not {rows_of.shape} {rows_of.dtype}")
+        yield from zip(rows_of.tolist(), hands, strict=True)
     else:
         raise ValueError("can't be read: save the results as .json or .npz; pickles (.pkl, .pth, .pt) aren't opened")
 
@@ -94,15 +93,15 @@ def _hands(content: Any) -> list[Hand]:
                 {"side": _category(side), "landmarks": _xyz(points), "world_landmarks": _xyz(metric)}
                 for side, points, metric in zip(*rows, strict=True)
             ]
-    sides = np.ravel(content.get("is_right", content.get("side", [])))
-    if content and not len(sides):
+    right = np.ravel(content.get("is_right", content.get("side", [])))
+    if content and not len(right):
         raise ValueError("names no side of a hand; give is_right (0 or 1) for each")
-    if len(sides) < 2:
+    if len(right) < 2:
         return [content] if content else []
     split = {name: np.asarray(value) for name, value in content.items()}
     return [
-        {name: value[row] if value.shape[:1] == sides.shape else value for name, value in split.items()}
-        for row in range(len(sides))
+        {name: value[row] if value.shape[:1] == right.shape else value for name, value in split.items()}
+        for row in range(len(right))
     ]
 
 

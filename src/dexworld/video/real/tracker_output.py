@@ -76,6 +76,8 @@ def read_detections(
         keypoints, vertices, intrinsics = _shapes(hands, right, size, conventions, mano)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    except (TypeError, KeyError, IndexError, AttributeError) as error:  # nested in another way
+        raise ValueError(f"{path}: is laid out in another way than docs/video_data.md shows ({error!r})") from error
     numbers = np.array([number for number, _ in found]) - conventions.first_frame
     return Detections(numbers, right, keypoints, vertices, intrinsics, poses)
 
@@ -89,7 +91,7 @@ def _check_frames(numbers: Sequence[int], frames: int) -> None:
 
 
 def _is_right(hand: Hand) -> bool:
-    value = str(np.ravel(hand.get("is_right", hand.get("side", "")))[0]).strip().lower()
+    value = str(np.ravel(hand["is_right" if "is_right" in hand else "side"])[0]).strip().lower()
     if value not in ("left", "right", "true", "false", "0", "1", "0.0", "1.0"):
         raise ValueError(f"{hand['where']}: the side is {value!r}; give is_right 0 or 1, or left and right")
     return value in ("right", "true", "1", "1.0")
@@ -173,7 +175,11 @@ def _numbers(hands: list[Hand], name: str, shape: tuple[int, ...]) -> np.ndarray
     for hand in hands:
         row = np.asarray(hand.get(name, []))
         if row.size != int(np.prod(shape)) or not np.issubdtype(row.dtype, np.number):
-            cause = "; pred_cam_t is the crop's camera, save pred_cam_t_full" if name == _PLACE[0] else ""
+            cause = (
+                "; pred_cam_t is the crop's camera, save pred_cam_t_full"
+                if name == _PLACE[0] and "pred_cam_t" in hand
+                else ""
+            )
             found = f"is {row.shape} {row.dtype}" if name in hand else "is missing"
             raise ValueError(f"{hand['where']}: {name} {found}, must be {shape} numbers{cause}")
         if not np.isfinite(row).all():
