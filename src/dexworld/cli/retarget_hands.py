@@ -10,9 +10,9 @@ import tyro
 
 from dexworld.cli.bars import counted
 from dexworld.cli.reader_options import reader_options
+from dexworld.cli.robot_choice import chosen_robot
 from dexworld.data.readers import Kind, open_source
 from dexworld.evaluation.results import write_results
-from dexworld.robots.described_robot import named_robot, read_robot
 from dexworld.robots.franka_allegro import FrankaAllegro
 from dexworld.robots.retarget import RetargetConfig, Retargeted, retarget
 from dexworld.robots.robot import Robot
@@ -47,7 +47,8 @@ class RetargetHands:
     def run(self) -> None:
         """Retarget every episode, and write errors and what was left out into `results.json`."""
         source = open_source(self.source, self.kind, reader_options(self.reader))
-        robot, left_out = self._robot(), dict(source.quarantined)
+        left_out = dict(source.quarantined)
+        robot = FrankaAllegro() if self.robot == BUILT_IN else chosen_robot(self.robot, self.description)
         errors: list[np.ndarray] = []
         for number in counted("episodes", len(source.ids))(range(len(source.ids))):
             try:
@@ -69,13 +70,6 @@ class RetargetHands:
             logger.warning("left out %s: %s", name, reason)
         text = "%d joint paths in %s; fingertips are %.1f cm off in the median, 90 %% within %.1f cm"
         logger.info(text, len(errors), self.output, median, ninth)
-
-    def _robot(self) -> Robot:
-        if self.description is not None:
-            return read_robot(self.robot, self.description)
-        if Path(self.robot).suffix:
-            raise ValueError(f"{self.robot} needs a description of its hand: give --description FILE.toml")
-        return FrankaAllegro() if self.robot == BUILT_IN else named_robot(self.robot)
 
 
 def write_motion(path: Path, robot: Robot, done: Retargeted, track: Track) -> None:
