@@ -242,7 +242,7 @@ def test_hawors_folder_is_read_with_the_users_mano_file_and_its_camera(config, t
     path = np.tile([1.0, 2.0, 3.0, 0.0, 0.0, 0.0, 1.0], (FRAMES, 1))
     (folder / "SLAM").mkdir()
     np.savez(folder / "SLAM" / "hawor_slam_w_scale_0_6.npz", traj=path, scale=0.5)
-    hands = converted(config)
+    hands = converted(told(config, joint_order="mano"))  # which is of joints that are given
     assert hands.valid[:, :, 0].tolist() == [[False] * 2, *[[True] * 2] * 4, [False] * 2]
     np.testing.assert_allclose(hands.keypoints[1:5], HANDS[1:5], atol=1e-6)
     np.testing.assert_allclose(hands.world_from_camera[0, :3, 3], [0.5, 1.0, 1.5])
@@ -298,6 +298,10 @@ def test_the_remedies_help(config):
     ):
         found = converted(told(save(config, content), **remedy)).keypoints
         np.testing.assert_allclose(found, HANDS, atol=1e-6)
+
+
+def test_results_that_are_nested_otherwise_are_refused(config):
+    assert "laid out in another way than docs/video_data.md shows" in reason(save(config, [{"wilor_preds": 3}] * 6))
 
 
 def test_pickles_and_missing_results_are_refused(config, tmp_path):

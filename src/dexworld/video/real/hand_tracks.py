@@ -83,9 +83,8 @@ def find_tracks(pictures: Sequence[np.ndarray], networks: HandNetworks, settings
             _follow(track, frame, step, images, networks, settings, tracks)
         if len(track.hands) >= settings.shortest:
             tracks.append(track)
-    width = pictures[0].shape[1] if len(pictures) else 1
     for track in tracks:
-        track.right = _log_odds(track, width, settings.first_person)
+        track.right = _log_odds(track, pictures[0].shape[1], settings.first_person)
     return _one_of_each_side(tracks)
 
 

@@ -105,11 +105,13 @@ def _shapes(
         return _of_landmarks(hands, size, conventions)
     intrinsics = _camera(hands, size)
     place = _numbers(hands, next((name for name in _PLACE if name in hands[0]), _PLACE[0]), (3,))
-    vertices = None
+    unit, vertices = conventions.metres_per_unit, None
     if _JOINTS in hands[0]:
-        points = _numbers(hands, _JOINTS, (KEYPOINTS_PER_HAND, 3))
+        points = unit * _numbers(hands, _JOINTS, (KEYPOINTS_PER_HAND, 3))
+        if conventions.joint_order != "openpose":
+            points = points[:, ORDERS[conventions.joint_order]]
         if _VERTICES in hands[0] and mano is not None:
-            vertices = _numbers(hands, _VERTICES, mano.template.shape)
+            vertices = unit * _numbers(hands, _VERTICES, mano.template.shape)
         signs = np.where((conventions.mirror_left & ~right)[:, None, None], MIRROR, 1.0)
         points, vertices = points * signs, None if vertices is None else vertices * signs
     elif all(name in hands[0] for name in _MANO):
@@ -123,13 +125,11 @@ def _shapes(
         raise ValueError(
             f"{hands[0]['where']}: holds neither {_JOINTS}, nor MANO's parameters, nor MediaPipe's landmarks"
         )
-    if conventions.joint_order != "openpose":
-        points = points[:, ORDERS[conventions.joint_order]]
-    unit, place = conventions.metres_per_unit, place[:, None] * conventions.metres_per_unit
+    place = unit * place[:, None]
     if conventions.focal is not None:
         place[..., 2] *= conventions.focal / intrinsics[0, 0]
         intrinsics = pinhole(conventions.focal, conventions.focal, *intrinsics[:2, 2])
-    return points * unit + place, None if vertices is None else vertices * unit + place, intrinsics
+    return points + place, None if vertices is None else vertices + place, intrinsics
 
 
 def _of_landmarks(
