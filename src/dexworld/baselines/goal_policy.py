@@ -25,7 +25,7 @@ from dexworld.robots.robot import Robot
 
 Form = Literal["unet", "transformer", "bc"]
 # What evaluation calls a policy of each form
-NAMES: dict[Form, str] = {"unet": "diffusion_policy", "transformer": "diffusion_policy", "bc": "bc"}
+NAMES: dict[str, str] = {"unet": "diffusion_policy", "transformer": "diffusion_policy", "bc": "bc"}
 MAPS = 32  # that choose places in a picture; the first twelve are of the tracked keypoints
 SMALLEST_SPREAD = 0.02  # radians; joints that hardly move are not blown up
 FURTHEST = 5.0  # spreads that a sampled move may go; Chi et al. scale actions to [-1, 1] instead

@@ -204,8 +204,8 @@ def table4(scale: Scale) -> Table:
     tasks: tuple[Task, ...] = ("reach", "grasp", "place", "push")
     budgets = STEPS | {"finetune": STEPS["steps"]}
     sizes = _sizes(scale, ("robot", "human", "gripper"), preset="tiny-hands", budgets=budgets, task_episodes=34)
-    policy = {"miniature": POLICY_STEPS, "small": 20 * POLICY_STEPS, "paper": RECIPES["finetune"]}[scale]
-    sizes = replace(sizes, budgets={**sizes.budgets, "policy": policy}, held_out={}, evaluator_steps=0,
+    policy: dict[str, int | str] = {"miniature": POLICY_STEPS, "small": 20 * POLICY_STEPS, "paper": RECIPES["finetune"]}
+    sizes = replace(sizes, budgets={**sizes.budgets, "policy": policy[scale]}, held_out={}, evaluator_steps=0,
                     policy_size="paper" if scale == "paper" else "tiny")  # fmt: skip
     learn: Any = {"budget": ("pretrain",)}
     tune: Any = {"budget": ("finetune",)}

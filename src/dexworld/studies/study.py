@@ -117,7 +117,7 @@ class Variant:
     @property
     def plays(self) -> str:
         """Who plays tasks, by its name in `dexworld evaluate tasks`."""
-        return NAMES.get(self.policy, self.policy) or "world_model"  # type: ignore[call-overload]
+        return "world_model" if self.policy is None else NAMES.get(self.policy, self.policy)
 
     @property
     def trains(self) -> bool:

@@ -1,6 +1,7 @@
 """Figures of a study from the sums of its runs: of every variant over seeds, and of pairs of variants."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -76,13 +77,14 @@ def _differences(table: Table, variant: Variant, runs: dict[str, dict[int, Sums]
         found[f"minus_{other}"] = {"seeds": shared}
         for figure in (each for each in table.figures if each.of_variant):
             ours, theirs = (stacked(runs[name], shared, figure) for name in (variant.name, other))
-            generator, tested = np.random.default_rng(0), {}  # the same draws for every pair
-            by_seed = _by_seed(ratios(*ours) - ratios(*theirs))
+            kept: dict[str, Any] = _by_seed(ratios(*ours) - ratios(*theirs))
             if figure.pooled:
-                ours, theirs = ([part.reshape(1, -1) for part in each] for each in (ours, theirs))
-                tested = {"p": mcnemar(ours[0][0] > 0, theirs[0][0] > 0)}
+                kept |= {"p": mcnemar(ours[0].flatten() > 0, theirs[0].flatten() > 0)}
+                # episodes of all seeds as those of one
+                ours, theirs = ((top.reshape(1, -1), bottom.reshape(1, -1)) for top, bottom in (ours, theirs))
+            generator = np.random.default_rng(0)  # the same draws for every pair
             interval = interval_values(paired_difference(ours, theirs, generator, resamples))
-            found[f"minus_{other}"][figure.name] = interval | by_seed | tested
+            found[f"minus_{other}"][figure.name] = interval | kept
     return found
 
 
@@ -135,7 +137,7 @@ def table_cell(figure: dict[str, Any], digits: int, sign: str = "") -> str:
     return ", ".join([f"{spelled} {interval}", *of_episodes(figure)])
 
 
-def of_episodes(figure: dict[str, Any]) -> list[str]:
+def of_episodes(figure: Mapping[str, Any]) -> list[str]:
     """`n = 102` of a pooled figure, `p = 0.012` of a pair; nothing of others."""
     if "episodes" in figure:
         return [f"n = {figure['episodes']}"]

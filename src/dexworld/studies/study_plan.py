@@ -72,7 +72,7 @@ def _phases(table: Table, variant: Variant, model: Any) -> list[tuple[LoopConfig
     recipes = [table.sizes.budgets[name] for name in variant.budget]
     if not isinstance(recipes[0], str):
         return [(table.training_of(variant, 0), table.steps_of(variant))]
-    phases, data = [], [table.sizes.data[name] for name in variant.data]
+    phases, data = list[tuple[LoopConfig, int]](), [table.sizes.data[name] for name in variant.data]
     for recipe in map(str, recipes):
         config = with_recipe(recipe, RunConfig())
         changes = variant.training(model, config.training) if callable(variant.training) else variant.training
