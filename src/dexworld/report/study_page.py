@@ -13,26 +13,32 @@ from dexworld.studies.study import Figure, Sizes, Table
 from dexworld.studies.study_figures import MISSING, of_episodes, of_seeds
 
 FOOTER = "Made by dexworld reproduce. This page loads nothing from elsewhere; all figures: results.json."
-NOTES = (
+GLOSSARY = (
     "Embedding error: mean absolute error of predicted latents. Error: squared error over that of repeating the start "
-    "frame, so 1 is a model that learned nothing. PCK@20: percent of the visible keypoints found within 20 pixels.",
-    "In brackets: 95 % intervals over seeds (Student's t), the held-out episodes as they are. Differences: a bootstrap "
-    "that resamples seeds and episodes. With so many intervals, one in twenty misses by chance.",
+    "frame, so 1 is a model that learned nothing. PCK@20: percent of the visible keypoints found within 20 pixels."
 )
-POOLED_NOTES = (
-    "Percent of the episodes that are solved. All play the same ones; each seed has its own, and all are counted "
-    "together (n). In brackets: Wilson's 95 % intervals, the trained models as they are.",
-    "Differences: a bootstrap that resamples episodes. p: McNemar's exact test of a pair on the episodes of both. With "
-    "so many pairs, one in twenty has p < 0.05 by chance.",
+INTERVALS = (
+    "In brackets: 95 % intervals over seeds (Student's t), the held-out episodes as they are. Differences: a bootstrap "
+    "that resamples seeds and episodes. With so many intervals, one in twenty misses by chance."
+)
+POOLED_INTERVALS = (
+    "In brackets: 95 % intervals, the trained models as they are: Wilson's of n episodes, of differences a bootstrap "
+    "over episodes. p: McNemar's exact test of a pair. With so many pairs, one in twenty has p < 0.05 by chance."
 )
 
 
 def write_study_page(
-    folder: Path, table: Table, rows: Mapping[str, Any], seeds: Sequence[int], notices: Sequence[str], command: str
+    folder: Path,
+    table: Table,
+    rows: Mapping[str, Any],
+    seeds: Sequence[int],
+    notices: Sequence[str],
+    command: str,
+    films: Markup | None = None,
 ) -> Path:
     """Write `folder`/page.html about a study's figures by variant (`study_figures.summary`), and return its path.
 
-    notices: notes below the lead. command: that makes it again.
+    notices: notes below the lead. command: that makes it again. films: a section that shows what models imagine.
     """
     shown = [figure for figure in table.figures if figure.of_variant and figure.in_table]
     done = {name: len(row["seeds"]) for name, row in rows.items()}
@@ -45,13 +51,15 @@ def write_study_page(
     missing = [name for name, row in rows.items() if not row["seeds"]]
     notices = [*notices, *([f"Not run yet: {', '.join(missing)}."] if missing else [])]
     paper = f"{table.paper.where}. {table.paper.says}" if table.paper.where else None
-    notes = POOLED_NOTES if all(figure.pooled for figure in shown) else NOTES
+    pooled = all(figure.pooled for figure in shown)
+    notes = (table.glossary or GLOSSARY, POOLED_INTERVALS if pooled else INTERVALS)
     differences, minus = _differences(table, rows, shown), "A variant's figure minus that of another."
     return html.write_page(
         folder / "page.html",
         table.title,
         html.opening(table.title, table.lead, tiles, notices),
         html.section("Beside the paper", _figures(table, rows, shown, seeds), *map(html.note, notes), lead=paper),
+        films,
         html.section("Differences", differences, lead=minus) if differences else None,
         html.section("What differs from the paper, and why", tag("ul", *(tag("li", each) for each in table.differs))),
         html.section("Variants and cost", _costs(rows)),

@@ -241,7 +241,9 @@ def table4(scale: Scale) -> Table:
         pooled_success_rates(*tasks),
         ("robot", "human"),
         Published(f"Table 4, section 4.5, {PAPER}", ("reach", "place", "grasp"), printed, says),
-        (
+        glossary="Percent of the episodes that are solved. All play the same ones; each seed has its own, and n counts "
+        "those of all.",
+        differs=(
             SIMULATED[0],
             "Latents are those of a patch PCA fitted on the data, and not DINOv2's.",
             "Simulated human hands stand for EgoDex, a simulated gripper for DROID, our kitchen for RoboCasa; there is "

@@ -14,7 +14,6 @@ from dexworld.evaluation.ledger import Ledger
 from dexworld.evaluation.open_loop import OpenLoopConfig, evaluate_open_loop
 from dexworld.evaluation.open_loop_metrics import Sums
 from dexworld.evaluation.tasks import TasksConfig, evaluate_tasks, figure_names
-from dexworld.models.latent_readers import open_evaluator
 from dexworld.models.world_model import load_world_model
 from dexworld.planning.policies import POLICIES
 from dexworld.sim.kitchen.kitchen_tasks import Task
@@ -25,24 +24,24 @@ SCENES_EACH = 10  # of a seed for each of its episodes; some scenes give none
 
 @dataclass(frozen=True)
 class Subject:
-    """A trained model or policy that is measured.
+    """A trained model or policy that is measured: its folder, who reads keypoints from its latents, where episodes are
+    kept.
 
-    model: folder of the world model; beside a policy one with its encoder. policy: folder of the learned policy. plays:
-    who plays tasks, as in `Variant`. evaluator: folder of who reads keypoints from the model's latents. held_out:
-    folders of the held-out data by name. folder: where episodes are kept. scenes: the first held-out scene of the
-    split. seed: of the training. task_episodes: to play, of each task.
+    model: beside a policy, one with its encoder. evaluator: a `KeypointEvaluator`, None where the study trains none.
+    held_out: folders of the held-out data by name. seed: the first held-out scene of the split. task_episodes: to play,
+    of each task. plays: who plays them, as in `Variant`. policy: folder of a learned one. training_seed: of the run.
     """
 
     model: Path
-    policy: Path | None
-    plays: str
-    evaluator: Path
+    evaluator: Any
     held_out: Mapping[str, Path]
     folder: Path
     split: Split
-    scenes: int
     seed: int
     task_episodes: int
+    plays: str = "world_model"
+    policy: Path | None = None
+    training_seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -64,13 +63,12 @@ class OpenLoopMeasure:
             load_world_model(subject.model),
             OpenLoopConfig(round(SECONDS * RATE_HZ), RATE_HZ, resamples=1),
         )
-        evaluator = open_evaluator(subject.evaluator / "model", model.encoder)
         dataset = resized(open_dataset(subject.held_out[self.held_out]), model.config.image_size)
-        for provenance in (model.provenance, evaluator.provenance):
+        for provenance in (model.provenance, subject.evaluator.provenance):
             check_seeds(dataset.seeds, provenance, subject.split)
         ledger = Ledger(subject.folder / f"{self.held_out}.jsonl", asdict(config) | {"data": dataset.fingerprint})
         episodes = (dataset[index] for index in range(len(dataset)))
-        evaluate_open_loop(model, episodes, config, keypoints=evaluator.keypoints, ledger=ledger)
+        evaluate_open_loop(model, episodes, config, keypoints=subject.evaluator.keypoints, ledger=ledger)
         rows, prefix = list(ledger.results()), "" if self.held_out == "robot" else f"{self.held_out}/"
         shared = [key for key in rows[0] if all(key in row for row in rows)]
         return {prefix + key: np.array([row[key] for row in rows]) for key in shared}
@@ -93,7 +91,7 @@ class TaskMeasure:
 
     def __call__(self, subject: Subject) -> Sums:
         """Sums (E, 1). Raises SeedError as `OpenLoopMeasure` does."""
-        first = subject.scenes + (SCENES_EACH * subject.task_episodes * subject.seed if self.apart else 0)
+        first = subject.seed + (SCENES_EACH * subject.task_episodes * subject.training_seed if self.apart else 0)
         own: dict[str, Any] = {"tasks": self.tasks, "episodes": subject.task_episodes}
         own |= {"policies": tuple(dict.fromkeys((subject.plays, *self.beside)))}
         own |= {"policy_checkpoint": () if subject.policy is None else (str(subject.policy),)}

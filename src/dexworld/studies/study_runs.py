@@ -2,7 +2,8 @@
 
 <output>/data           the recordings
 <output>/readers/ENC    an encoder and the keypoint evaluator of its latents, shared by all variants with this encoder
-<output>/runs/NAME-SEED a variant: its model or policy, and what was measured of it
+<output>/runs/NAME-SEED a variant: its model or policy (trained.json: what it took), and what was measured of it
+                        (measured.json)
 
 Everything that a variant doesn't change is shared: the encoder and its latents, the windows of a seed (a pure function
 of seed and number), the held-out episodes, the evaluator.
@@ -14,7 +15,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,8 @@ from dexworld.data.parallel import Workers, available_cores
 from dexworld.evaluation.guard import Split
 from dexworld.evaluation.open_loop_metrics import Sums
 from dexworld.evaluation.results import plain
-from dexworld.models.latent_readers import encoder_fingerprint
+from dexworld.models.keypoint_head import KeypointEvaluator
+from dexworld.models.latent_readers import encoder_fingerprint, open_evaluator
 from dexworld.models.world_model import build_world_model, load_world_model
 from dexworld.studies.study import SAMPLING, Table, Variant
 from dexworld.studies.study_data import FIRST_SCENE, Progress, collect_all, recordings_of
@@ -65,15 +67,20 @@ class Study:
     split: Split = "validation"
     device: str = "auto"
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What its folder is held to."""
+        sizes = plain(asdict(self.table.sizes), "sizes")
+        return {"table": self.table.name, "split": self.split, "sizes": sizes}
+
     def open(self, names: Sequence[str], workers: int = 0, progress: Progress = lambda *_: iter) -> None:
         """Hold the folder to its settings, and collect what is missing of the data that these variants need."""
         local_device(self.device)
-        own = {"table": self.table.name, "split": self.split, "sizes": plain(asdict(self.table.sizes), "sizes")}
         path = self.output / "study.json"
         if path.exists():
-            check_same_settings(path, read_json(path), own)
+            check_same_settings(path, read_json(path), self.settings)
         self.output.mkdir(parents=True, exist_ok=True)
-        write_json(path, own)
+        write_json(path, self.settings)
         variants = map(self.table.variant, self.table.with_ancestors(names))
         needed = dict.fromkeys([*self.table.readers, *(name for variant in variants for name in variant.data)])
         collect_all(recordings_of(self.table.sizes, needed, self.split), self.output / "data", workers, progress)
@@ -156,15 +163,18 @@ class Study:
         train_evaluator(EvaluatorRunConfig(folders, place / "evaluator", **own))
 
     def _run(self, variant: Variant, seed: int) -> None:
-        """Train and measure a variant. What was cut off goes on from its last checkpoint."""
+        """Train a variant, unless that is done, and measure it."""
         folder = self.folder(variant.name, seed)
-        content = {"variant": variant.name, "seed": seed}
-        content |= self._train(variant, seed) if variant.trains else UNTRAINED
+        if not (folder / "trained.json").exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            took = self._train(variant, seed) if variant.trains else UNTRAINED
+            write_json(folder / "trained.json", {"variant": variant.name, "seed": seed, **took})
         begin = time.process_time()
         sums = self._measured(variant, seed)
         with written_atomically(folder / "sums.npz") as temporary, open(temporary, "wb") as file:
             np.savez_compressed(file, **sums)  # type: ignore[arg-type]
-        write_json(folder / "measured.json", content | {"measure_cpu_s": round(time.process_time() - begin, 2)})
+        spent = {"measure_cpu_s": round(time.process_time() - begin, 2)}
+        write_json(folder / "measured.json", read_json(folder / "trained.json") | spent)
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         shutil.rmtree(folder / "start", ignore_errors=True)
 
@@ -210,14 +220,18 @@ class Study:
         elif variant.policy is not None:
             model, policy = readers / "encoder", model
         held_out = {name: self.output / "data" / f"held-out-{name}" for name in self.table.sizes.held_out}
-        scenes, episodes = FIRST_SCENE[self.split], self.table.sizes.task_episodes
-        subject = Subject(
-            model, policy, variant.plays, readers / "evaluator", held_out, folder, self.split, scenes, seed, episodes
-        )
+        evaluator = _evaluator(readers) if self.table.sizes.evaluator_steps else None
+        subject = Subject(model, evaluator, held_out, folder, self.split, FIRST_SCENE[self.split],
+                          self.table.sizes.task_episodes, variant.plays, policy, seed)  # fmt: skip
         sums: Sums = {}
         for measure in self.table.measures:
             sums |= measure(subject)
         return sums
+
+
+@lru_cache(maxsize=1)
+def _evaluator(place: Path) -> KeypointEvaluator:
+    return open_evaluator(place / "evaluator" / "model", load_world_model(place / "encoder").encoder)
 
 
 def _seeds(datasets: Sequence[Any]) -> list[list[int]]:
