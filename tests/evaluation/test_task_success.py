@@ -114,6 +114,8 @@ def test_every_pair_that_played_the_same_episodes_is_compared_and_the_planner_ma
         [],
     )
     assert (figures["bc"], figures["bc_n"], figures["bc_final_distance"]) == (1.0, 10, pytest.approx(0.1))
+    assert figures["bc_succeeded_seeds"] == figures["seeds"]
+    assert figures["kinematics_only_succeeded_seeds"] == [1_000_000, 1_000_001, 1_000_002]
     assert figures["start_distance"] == pytest.approx(0.4)
     assert figures["p_between"]["kinematics_only, bc"] == 2 / 2**7
 
