@@ -80,12 +80,9 @@ def test_all_four_plans_are_rehearsed_on_the_cpu(tmp_path):
 
 
 def unpacked(tmp_path: Path, plan: str) -> Path:
-    """The model that a plan left, put together by the kit itself."""
-    code = "from pathlib import Path; import packed_weights, sys; packed_weights.unpack(*map(Path, sys.argv[1:]))"
-    folders = os.pathsep.join(map(str, (KIT, ROOT / "benchmarks", ROOT / "tools", ROOT / "src")))
+    """The model that a plan left, put together by the script."""
     target = tmp_path / f"unpacked-{plan}"
-    command = [sys.executable, "-c", code, str(tmp_path / "out" / plan), str(target)]
-    subprocess.run(command, env={**os.environ, "PYTHONPATH": folders}, check=True)
+    subprocess.run([sys.executable, KIT / "packed_weights.py", tmp_path / "out" / plan, target], check=True)
     return target
 
 

@@ -1,14 +1,19 @@
-"""A model that comes back from the machine: weights in half precision, in parts of less than 16 MB."""
+"""A model that comes back from the machine: weights in half precision, in parts of less than 16 MB.
+
+    python benchmarks/gpu/packed_weights.py OUTPUT MODEL
+
+puts the model in a plan's output together again, as a folder for `--checkpoint` and `from_pretrained`.
+"""
 
 import hashlib
 import json
 import shutil
+import sys
 from pathlib import Path
+from typing import Any
 
 from dexworld.data.files import read_json
 from dexworld.writing import written_atomically
-from half_precision import halve
-from jobs import Figures
 
 PART_BYTES = 15 * 2**20
 MOST_PARTS = 4  # beside results.json, gpu.md, log.txt and config.json: eight files
@@ -16,11 +21,13 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 PARTS = "parts"
 
 
-def pack(model: Path, output: Path, work: Path) -> Figures:
+def pack(model: Path, output: Path, work: Path) -> dict[str, Any]:
     """Put a model's folder into `output` as config.json and weights-0, weights-1, ...; its sizes.
 
     Raises ValueError for a model that is too large to come back.
     """
+    from half_precision import halve  # in tools/, which putting together again doesn't need
+
     halved = work / "halved"
     shutil.rmtree(halved, ignore_errors=True)
     halved.mkdir(parents=True)
@@ -66,3 +73,7 @@ def unpack(output: Path, folder: Path) -> Path:
 def packed(output: Path) -> bool:
     """Whether a slice before this one left a model."""
     return (output / CONFIG).exists()
+
+
+if __name__ == "__main__":
+    unpack(*map(Path, sys.argv[1:3]))
