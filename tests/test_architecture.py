@@ -21,7 +21,7 @@ BASE = {"hands", "geometry", "actions", "forecast", "options", "pictures", "trac
 LAYERS = {
     "base": set(),
     "robots": {"base"},
-    "data": {"base"},
+    "data": {"base", "robots"},
     "models": {"base"},
     "planning": {"base", "robots"},
     "sim": {"base", "data", "robots"},
@@ -32,7 +32,8 @@ LAYERS = {
     "studies": {"base", "data", "models", "planning", "sim", "training", "evaluation"},
     "report": {"base", "data", "models", "planning", "robots", "sim", "training", "evaluation", "video", "studies"},
     "cli": {
-        *("base", "data", "models", "planning", "robots", "sim", "training", "evaluation", "video", "studies", "report")
+        *("base", "data", "models", "planning", "robots", "sim", "baselines", "training", "evaluation"),
+        *("video", "studies", "report"),
     },
 }
 # The one place that reads another project's torch files, and only as plain tensors.
