@@ -56,6 +56,14 @@ class Slice:
         return rehearsed if self.rehearsed else full
 
     @property
+    def matmul_tflops(self) -> float:
+        """The rate that the self-check measured. Raises ValueError where it failed."""
+        found = self.entries.get("self-check", {}).get("matmul_tflops")
+        if found is None:
+            raise ValueError("the self-check didn't measure the rate of a product of matrices")
+        return float(found)
+
+    @property
     def left(self) -> float:
         """Seconds until the running job's deadline."""
         return self.deadline - time.time()

@@ -4,7 +4,7 @@ import shutil
 from importlib.util import find_spec
 
 from dexworld.data.parallel import available_cores
-from jobs import DONE, Figures, Slice
+from jobs import Figures, Slice
 
 
 def loading(now: Slice) -> Figures:
@@ -30,6 +30,6 @@ def loading(now: Slice) -> Figures:
     rate = with_workers(dataset, now.size(60, 2), workers)["windows_per_second"]
     figures: Figures = {"workers": workers, "windows_per_second": rate}
     rows = [entry for name, entry in now.entries.items() if name.startswith("training: xl, online")]
-    if eaten := max((row["samples_per_second"] for row in rows if row["state"] == DONE), default=None):
+    if eaten := max((row["samples_per_second"] for row in rows if "tflops" in row), default=None):
         figures |= {"xl_eats": eaten, "times_what_xl_eats": rate / eaten}
     return figures

@@ -70,7 +70,7 @@ def plan_seconds(samples: int, iterations: int, now: Slice) -> Figures:
     policy = policy_of(now, model, samples, iterations)
     seconds = now.machine.seconds(lambda: plan(policy), repeats=1, warm=lambda: plan(short))
     flops = rollout_flops(config, samples * iterations * HORIZON)
-    limit = flops / (now.entries["self-check"]["matmul_tflops"] * 1e12)
+    limit = flops / (now.matmul_tflops * 1e12)
     return {
         "seconds_a_plan": seconds,
         "pflop": flops / 1e15,

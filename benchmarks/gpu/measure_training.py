@@ -38,5 +38,5 @@ def training_step(size: str, latents: str, recompute: str, compiled: bool, now: 
         lambda step: {"time_shares": machine.time_shares(step)},
     )
     if "tflops" in row:
-        row["mfu_of_matmul"] = row["tflops"] / now.entries["self-check"]["matmul_tflops"]
+        row["mfu_of_matmul"] = row["tflops"] / now.matmul_tflops
     return row

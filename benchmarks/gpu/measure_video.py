@@ -82,7 +82,7 @@ def video_step(name: str, now: Slice) -> Figures:
         "step_s": seconds,
         "clips_per_second": size / seconds,
         "tflops": tflops,
-        "mfu_of_matmul": tflops / now.entries["self-check"]["matmul_tflops"],
+        "mfu_of_matmul": tflops / now.matmul_tflops,
         "peak_memory_gib": machine.peak_gib,
         "time_shares": machine.time_shares(lambda: one_step(trainer)),
     }

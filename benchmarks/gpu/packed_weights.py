@@ -76,4 +76,6 @@ def packed(output: Path) -> bool:
 
 
 if __name__ == "__main__":
-    unpack(*map(Path, sys.argv[1:3]))
+    if len(sys.argv) != 3:
+        sys.exit("usage: packed_weights.py OUTPUT MODEL")
+    unpack(Path(sys.argv[1]), Path(sys.argv[2]))

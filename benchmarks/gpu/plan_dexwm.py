@@ -88,7 +88,7 @@ def latents(now: Slice) -> Figures:
     begin = time.time()
     if initial is None:
         model, initial = DexWM(model_config(now)), folder / "start"
-        fit_encoder(model.encoder, [open_dataset(folder / "allegro")], FRAMES_FITTED, 0, now.machine.device)
+        fit_encoder(model.encoder, [open_dataset(folder / "allegro")], FRAMES_FITTED, number, now.machine.device)
         model.save_pretrained(initial)
     data = tuple(folder / kind for kind in (*KINDS, "validation-allegro", "validation-pushes"))
     config = LatentsConfig(data, checkpoint=str(initial), device="cpu")

@@ -78,12 +78,12 @@ def watched(child: subprocess.Popen, work: Path, stop: float) -> str:
             return f"didn't stop {GRACE_S:.0f} s after its deadline, so its process was ended"
     code = child.returncode
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
-    return "" if code == 0 else f"its process ended with {how}; log.txt has what it said"
+    return "" if code == 0 else f"its process ended with {how}"
 
 
 def main() -> None:
     """Start the process of the jobs, and start it again without a job that ended it."""
-    options, failures = parsed(), list[str]()
+    options, failures = parsed(), list[tuple[str, str, str]]()  # plan, job, what went wrong
     options.work.mkdir(parents=True, exist_ok=True)
     stop = time.time() + 60 * options.minutes
     child: subprocess.Popen | None = None
@@ -106,11 +106,11 @@ def main() -> None:
         wrong = watched(child, options.work, stop)
         if not wrong:
             return
-        job = running(options.work).get("job")
-        sys.stderr.write(f"gpu: {job or 'no job'}: {wrong}\n")
-        if job is None or stop - time.time() < WORTH_S:
+        now = running(options.work)
+        sys.stderr.write(f"gpu: {now.get('job', 'no job')}: {wrong}\n")
+        if not now or stop - time.time() < WORTH_S:
             sys.exit(1)
-        failures.append(f"{job}\n{wrong}")
+        failures.append((now["plan"], now["job"], wrong))
 
 
 if __name__ == "__main__":

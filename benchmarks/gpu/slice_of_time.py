@@ -32,7 +32,7 @@ PLANS = {  # modules, imported when they are asked for: each needs other package
     "dwm-small": "plan_dwm",
     "encoder": "plan_encoder",
 }
-CHECK = Job("self-check", 1e9, 10, self_check, again=True)
+CHECK = Job("self-check", 1e9, 20, self_check, again=True)
 RESERVE_S = 5.0  # at the end, for the page
 PATIENCE = 3  # a job is ended after so many times its least
 REHEARSED_TIME = 0.05  # of what a job takes on the GPU machine
@@ -94,9 +94,8 @@ def do_plan(plan: str, now: Slice, options: Namespace) -> None:
     jobs = [CHECK, *import_module(PLANS[plan]).jobs(options)]
     if now.rehearsed:
         jobs = [replace(job, seconds=REHEARSED_TIME * job.seconds) for job in jobs]
-    for failure in options.failures:
-        name, _, wrong = failure.partition("\n")
-        if name in {job.name for job in jobs}:
+    for failed, name, wrong in options.failures:
+        if failed == plan:
             now.entries[name] = {"state": FAILED, "slice": now.number, "error": wrong}
     about = {"plan": plan, "card": now.machine.card, "commit": commit(), "slices": now.number + 1}
     about |= {"rehearsed": now.rehearsed, "minutes": options.minutes, "started": options.end}
@@ -108,7 +107,7 @@ def do_plan(plan: str, now: Slice, options: Namespace) -> None:
         waiting = open_jobs(jobs, now.entries, tried)
         now.deadline = deadline_of(job, waiting, now.end, time.time())
         late = min(max(now.deadline, time.time() + PATIENCE * job.seconds), now.end)
-        write_json(Path(options.work) / RUNNING, {"job": job.name, "until": late})
+        write_json(Path(options.work) / RUNNING, {"plan": plan, "job": job.name, "until": late})
         now.entries[job.name] = done(job, now)
         (Path(options.work) / RUNNING).unlink()
         write(now, about)
@@ -132,9 +131,8 @@ def done(job: Job, now: Slice) -> dict[str, Any]:
         figures = plain(job.work(now), job.name)
         entry = {"state": DONE, **entry, "seconds": round(time.time() - begin, 1), **figures}
     except Exception as error:  # whatever it is, the other jobs are worth their minutes
-        logger.error(
-            "%s: failed", job.name, exc_info=not isinstance(error, ImportError)
-        )  # a missing package is no defect
+        defect = not isinstance(error, ImportError)  # a missing package is none
+        logger.error("%s: failed", job.name, exc_info=defect)
         entry = {"state": FAILED, **entry, "error": f"{type(error).__name__}: {str(error)[:500]}"}
         before = now.entries.get(job.name, {})
         entry |= {key: before[key] for key in ("stage", "finished") if key in before}  # where the next slice goes on

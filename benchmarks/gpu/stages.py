@@ -90,7 +90,7 @@ def schedule(now: Slice, steps: int, seconds: float | None) -> dict[str, Any]:
         "max_seconds": seconds,
         "warmup_steps": min(100, max(1, steps // 10)),
         "log_every": steps // 4 if timed else now.size(100, 2),
-        "checkpoint_every": max(1, steps // 4),
+        "checkpoint_every": steps if timed else max(1, steps // 4),
         "keep_checkpoints": 1,
         "validate_every": steps if timed or now.rehearsed else max(1, steps // 2),
     }
