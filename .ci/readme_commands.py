@@ -55,7 +55,7 @@ SMALL = {
 }
 
 
-EMBODIMENTS = ("allegro", "human", "gripper")  # stand behind the options of `collect`
+EMBODIMENTS = ("allegro", "human", "gripper", "adroit")  # stand behind the options of `collect`
 
 
 @dataclass(frozen=True)

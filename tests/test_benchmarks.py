@@ -55,6 +55,11 @@ DOCUMENTED = {
         "segmentation_cpu_ms_per_frame cpu_s_per_500_episodes",
         {"episodes_measured": 1},
     ),
+    "kinematics.py": (
+        "--batches 2 --repeats 1",
+        "poses_per_cpu_s_2 gradients_per_cpu_s_2 mujoco_poses_per_cpu_s",
+        {"robot": "franka-allegro", "joints": 23},
+    ),
     "video.py": (
         "--clips 8 --presets debug --repeats 1",
         "triples_per_cpu_s cpu_s_per_clip triples_per_cpu_s_224x384 debug_train_step_cpu_s debug_train_clips_per_cpu_s "
@@ -67,6 +72,11 @@ DOCUMENTED = {
         "ratio_released ratio_pyav share_of_decode_limit ratio_released_jpeg windows_per_cpu_s_two_workers "
         "h264_prepare_cpu_ms_per_frame",
         {"clips": "1 of 150 frames, 256 x 144"},
+    ),
+    "retarget.py": (
+        "--clips 1 --seconds 1",
+        "franka-allegro_tip_error_cm franka-allegro_tip_error_cm_90 franka-allegro_frames_per_cpu_s",
+        {"clips": 1, "frames": 30},
     ),
     "planning.py": (
         "--dim 64 --repeats 1 --candidates 2 --memory-dim 64 --memory-candidates 64",

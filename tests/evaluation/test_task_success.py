@@ -113,6 +113,8 @@ def test_every_pair_that_played_the_same_episodes_is_compared_and_the_planner_ma
         [],
     )
     assert (figures["bc"], figures["bc_n"], figures["bc_final_distance"]) == (1.0, 10, pytest.approx(0.1))
+    assert figures["bc_succeeded_seeds"] == figures["seeds"]
+    assert figures["kinematics_only_succeeded_seeds"] == [1_000_000, 1_000_001, 1_000_002]
     assert figures["start_distance"] == pytest.approx(0.4)
     assert figures["p_between"]["kinematics_only, bc"] == 2 / 2**7
 
@@ -190,7 +192,7 @@ def test_replayed_expert_moves_succeed_and_every_move_is_measured_and_filmed(epi
 
 
 def test_targets_outside_the_limits_end_an_episode_with_an_error(episode, environment):
-    with pytest.raises(ValueError, match=r"joint 0 is asked to go to 9\.000 rad"):
+    with pytest.raises(ValueError, match=r"joint 0 is asked to go to 9\.000, outside"):
         play(Replay(np.full((HORIZON, 23), 9.0)), environment, seed=0, options={"episode": episode})
 
 

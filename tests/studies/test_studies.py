@@ -1,7 +1,9 @@
 """Studies: figures in closed form, what tables declare, and each declared table at its smallest size."""
 
+import importlib.util
 import json
 import pickle
+import re
 import subprocess
 import sys
 import time
@@ -15,13 +17,16 @@ from dexworld import cli
 from dexworld.data.recordings import EpisodeWriter
 from dexworld.evaluation.intervals import seed_interval
 from dexworld.models.world_model import model_class, preset
+from dexworld.planning.policies import POLICIES
+from dexworld.report.study_page import write_study_page
 from dexworld.studies import declared_figures, declared_tables
 from dexworld.studies.declared_figures import FIGURES
 from dexworld.studies.declared_tables import TABLES, paper_weight
 from dexworld.studies.study import Published, Variant, changed
 from dexworld.studies.study_columns import at_moments
-from dexworld.studies.study_figures import of_figure
+from dexworld.studies.study_figures import markdown, of_figure, summary
 from dexworld.studies.study_measures import TaskMeasure
+from dexworld.studies.study_plan import plan_text
 from dexworld.studies.study_runs import Study
 from dexworld.track import Track
 from square_fixtures import square_episode, square_frames
@@ -101,7 +106,9 @@ def test_a_study_travels_to_other_processes_and_every_model_of_it_exists(name, s
     for variant in study.table.variants:
         kind = (variant.preset or "dexwm").removesuffix("-clip").removesuffix("-tiny")
         assert model_class(study.table.model_of(variant)).kind == kind
-        assert study.table.training_of(variant, 1).seed == 1
+        assert variant.plays in POLICIES
+        if variant.trains:
+            assert study.table.training_of(variant, 1).seed == 1
 
 
 @pytest.mark.parametrize(
@@ -139,10 +146,32 @@ def test_the_largest_model_of_figure_5_takes_the_hours_that_train_dry_run_says(c
     assert float(planned[8].replace(",", "")) == pytest.approx(float(said["GPU-hours"][1].replace(",", "")), rel=1e-3)
 
 
+def test_hours_of_policies_are_planned_and_what_is_not_known_is_left_out_with_the_reason(monkeypatch):
+    table = TABLES["table4"]("paper")
+    rows = {line.split("  ")[0]: line.split() for line in plan_text(table, ["behaviour cloning"], [0]).splitlines()}
+    assert 0 < float(rows["behaviour cloning"][7]) < 1
+    assert rows["behaviour cloning"][4] == "64"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    said = plan_text(table, ["Diffusion Policy", "random"], [0])
+    assert "GPU-hours of Diffusion Policy are left out: Diffusion Policy needs diffusers" in said
+    assert "nan" not in said
+    known = float(re.search(r"([\d,]+) GPU-hours of training in all", said)[1].replace(",", ""))
+    assert known == pytest.approx(1697, abs=2)  # of DexWM, whose model `random` has
+
+
+@pytest.mark.parametrize("wrong", [{"initial": None}, {"data": ("nothing",)}])
+def test_a_control_needs_a_model(wrong):
+    table = TABLES["table4"]("miniature")
+    with pytest.raises(ValueError, match=r"table4: do nothing (trains nothing; name the variant|wants the data)"):
+        replace(table, variants=(*table.variants[:-1], replace(table.variants[-1], **wrong)))
+
+
 def wandering_episode(seed: int, length: int = 40) -> Track:
     generator = np.random.default_rng(seed)
     corner = np.clip(30 + np.cumsum(generator.integers(-4, 5, (length, 2)), axis=0), 2, 80)  # u, v
-    return square_episode(seed, corner, square_frames(corner))
+    targets = 0.01 * np.tile(corner[:, :1], 23)  # of the reference robot's joints
+    joints = {"joint_positions": targets, "joint_targets": targets}
+    return square_episode(seed, corner, square_frames(corner), joints)
 
 
 @pytest.fixture(scope="module")
@@ -164,11 +193,14 @@ def small(monkeypatch):
 
     def shrunk(make):
         def table(scale):
-            made, tasks = make(scale), TaskMeasure(("reach",))
+            made = make(scale)
             model = made.sizes.model if made.name == "figure5" else {"predictor": {"dim": 16, "depth": 1}}
             sizes = replace(made.sizes, model=model, evaluator_size="debug", encoder_frames=20, batch_size=2)
-            measures = tuple(tasks if isinstance(each, TaskMeasure) else each for each in made.measures)
-            figures = tuple(each for each in made.figures if not each.name.startswith(("grasp", "place")))
+            sizes = replace(sizes, policy_size="debug")
+            measures = tuple(
+                replace(each, tasks=("reach",)) if isinstance(each, TaskMeasure) else each for each in made.measures
+            )
+            figures = tuple(each for each in made.figures if not each.name.startswith(("grasp", "place", "push")))
             return replace(made, sizes=sizes, measures=measures, figures=figures)
 
         return table
@@ -192,6 +224,7 @@ SOME = {
     "table1": ("human", "human, fine-tuned", "none, fine-tuned"),
     "table2": ("with", "without"),
     "table3": ("DexWM", "DexWM, in the picture", "NWM*", "action-free"),
+    "table4": ("DexWM, no video", "Diffusion Policy", "behaviour cloning"),
     "figure5": ("S", "B"),
     "figure6": ("pca-fine",),
     "figure7": ("DexWM", "DexWM, in the picture"),
@@ -208,7 +241,7 @@ def test_a_declared_table_is_trained_measured_and_shown(name, data, small, tmp_p
         assert rows[variant]["seeds"] == [0]
         assert rows[variant]["parameters"] > 0
         assert rows[variant]["steps"] == 2
-        figures = [figure.name for figure in DECLARED[name]("miniature").figures]
+        figures = [figure.name for figure in (TABLES | FIGURES)[name]("miniature").figures]  # shrunk
         assert all("object" in key for key in figures if rows[variant][key]["value"] is None)
         assert len(rows[variant]["train_cpu_s"]) == 1
     assert "arXiv 2512.13644" in page
@@ -219,6 +252,55 @@ def test_a_declared_table_is_trained_measured_and_shown(name, data, small, tmp_p
         assert "paper: 0.67" in page
     if name == "figure6":
         assert 0 <= rows["pca-fine"]["reach_success"]["value"] <= 100
+
+
+def test_policies_and_controls_play_the_planners_episodes_and_each_seed_has_its_own(data, small, tmp_path):
+    chosen = ("DexWM", "behaviour cloning", "kinematics only", "do nothing")
+    rows = study(data, tmp_path, "table4", "--seeds", "0", "1", "--variants", *chosen)
+    assert rows["DexWM, both videos"]["seeds"] == [0, 1], "DexWM starts from it"
+    played = {}
+    for name in chosen:
+        assert rows[name]["reach_success"]["episodes"] == 4
+        for seed in (0, 1):
+            lines = (tmp_path / "runs" / f"{name}-{seed}" / "tasks.jsonl").read_text(encoding="utf-8").splitlines()
+            results = [json.loads(line)["result"] for line in lines[1:]]
+            played[name, seed] = [row["seed"] for row in results if "played" in row]
+            assert {who for row in results for who in row.get("played", {})} == {
+                TABLES["table4"]("miniature").variant(name).plays
+            }
+        assert played[name, 0] == played["DexWM", 0]
+        assert played[name, 1] == played["DexWM", 1]
+    assert not set(played["DexWM", 0]) & set(played["DexWM", 1])
+    assert (rows["do nothing"]["steps"], rows["do nothing"]["reach_success"]["value"]) == (0, 0.0)
+    assert 0 <= rows["DexWM"]["minus_do nothing"]["reach_success"]["p"] <= 1
+    assert "6</" in (tmp_path / "page.html").read_text(encoding="utf-8"), "trained models, without controls"
+
+
+def test_pairs_are_tested_on_the_episodes_of_all_seeds_together(tmp_path):
+    table = TABLES["table4"]("miniature")
+    outcomes = {
+        "DexWM": ((1, 1, 1, 1, 0), (1, 1, 1, 0, 0)),
+        "Diffusion Policy": ((0, 0, 0, 1, 0), (0, 0, 0, 0, 1)),
+    }
+    ours = Study(table, tmp_path)
+    for name, by_seed in outcomes.items():
+        for seed, solved in enumerate(by_seed):
+            folder = ours.folder(name, seed)
+            folder.mkdir(parents=True)
+            spent = dict.fromkeys(("steps", "parameters", "train_cpu_s", "train_seconds", "measure_cpu_s"), 1)
+            (folder / "measured.json").write_text(json.dumps(spent), encoding="utf-8")
+            np.savez(folder / "sums.npz", **{each.numerator: np.array(solved)[:, None] for each in table.figures})
+    rows = summary(ours, [0, 1], 50)
+    # Six episodes only DexWM solves, one only the policy: 2 (1 + 7) / 2^7. Wilson's interval of 7 of 10 is textbook.
+    assert rows["DexWM"]["minus_Diffusion Policy"]["grasp_success"]["p"] == 0.125
+    assert rows["DexWM"]["minus_Diffusion Policy"]["grasp_success"]["value"] == pytest.approx(50)
+    rate = rows["DexWM"]["grasp_success"]
+    assert (rate["value"], rate["episodes"], rate["by_seed"]) == (70, 10, [80, 60])
+    assert (rate["low"], rate["high"]) == pytest.approx((39.68, 89.22), abs=0.01)
+    page = write_study_page(tmp_path, table, rows, [0, 1], [], "dexworld").read_text(encoding="utf-8")
+    for shown in ("p = 0.12", "n = 10", "paper: 58", "McNemar"):
+        assert shown in page
+    assert "p = 0.12" in markdown(table, rows, [0, 1])
 
 
 def test_a_study_goes_on_and_shows_what_is_missing(data, small, tmp_path):
@@ -289,8 +371,11 @@ def test_a_variant_whose_package_is_missing_is_left_out_and_said(data, small, tm
     assert "needs dexworld[cnn]" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
-def test_a_study_that_was_killed_ends_with_the_numbers_of_one_that_was_not(data, tmp_path):
-    words = ["reproduce", "ablations", "--variants", "fine-tuned", "--seeds", "0", "--steps", "3"]
+@pytest.mark.parametrize(
+    ("table", "variant", "cut_off"), [("ablations", "fine-tuned", "pretrained"), ("table4", *["behaviour cloning"] * 2)]
+)
+def test_a_study_that_was_killed_ends_with_the_numbers_of_one_that_was_not(table, variant, cut_off, data, tmp_path):
+    words = ["reproduce", table, "--variants", variant, "--seeds", "0", "--steps", "3"]
     words += ["--episodes", "2", "--workers", "1", "--device", "cpu", "--resamples", "50", "--output"]
     ended = []
     for killed in (True, False):
@@ -300,16 +385,17 @@ def test_a_study_that_was_killed_ends_with_the_numbers_of_one_that_was_not(data,
         if killed:
             program = [sys.executable, "-c", "from dexworld.cli import main; main()", *words, str(output)]
             process = subprocess.Popen(program, stderr=subprocess.DEVNULL)
-            while not (output / "runs" / "pretrained-0" / "metrics.jsonl").exists():
+            while not (output / "runs" / f"{cut_off}-0" / "metrics.jsonl").exists():
                 assert process.poll() is None
                 time.sleep(0.02)
             process.kill()
             process.wait()
-            assert not (output / "runs" / "pretrained-0" / "measured.json").exists()
+            assert not (output / "runs" / f"{cut_off}-0" / "measured.json").exists()
         cli.main([*words, str(output)])
         ended.append(json.loads((output / "results.json").read_text(encoding="utf-8")))
     assert without_times(ended[0]) == without_times(ended[1])
-    assert ended[0]["variants"]["fine-tuned"]["error_end"]["value"] > 0
+    figure = ended[0]["variants"][variant]["error_end" if table == "ablations" else "grasp_success"]
+    assert figure["value"] is not None
 
 
 def without_times(results: dict) -> dict:

@@ -9,9 +9,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import Dinov2Config, Dinov2Model
 
 from dexworld.actions import HandMotion
+from dexworld.baselines.goal_policy import GoalPolicy, GoalPolicyConfig
 from dexworld.models.config import ENCODERS
 from dexworld.models.encoders import build_encoder
 from dexworld.models.keypoint_head import KeypointHead
+from dexworld.models.latent_space import LatentSpace
 from dexworld.models.predictor import Predictor
 from dexworld.models.world_model import preset
 from dexworld.training.cost import (
@@ -19,6 +21,7 @@ from dexworld.training.cost import (
     encoder_flops,
     encoder_parameters,
     head_flops,
+    policy_cost,
     predictor_flops,
     trained_parameters,
 )
@@ -86,6 +89,24 @@ def test_operations_of_a_cnn_are_those_that_torch_counts(name):
         image = torch.empty(1, 3, *config.image_size)
     assert encoder_flops(config) == counted(lambda: network(image))
     assert encoder_parameters(config) == sum(each.numel() for each in network.parameters())
+
+
+@pytest.mark.parametrize("form", ["bc", "unet", "transformer"])
+def test_a_policy_costs_what_its_loss_and_the_encoder_take(form):
+    config = preset("debug")
+    policy = GoalPolicy(GoalPolicyConfig.sized(LatentSpace.of(config, ""), 23, form, "debug"))
+    made, space = policy.config, policy.config.latents
+    latents, joints = torch.randn(1, made.history + 1, space.tokens, space.dim), torch.randn(1, made.history, 46)
+    moves = torch.randn(1, made.horizon, 23)
+
+    def loss():
+        policy.loss(
+            policy.condition(policy.look(latents)[0], joints), moves, torch.tensor([5]), torch.randn_like(moves)
+        )
+
+    parameters, flops = policy_cost(made, config)
+    assert parameters == sum(each.numel() for each in policy.parameters())
+    assert flops == pytest.approx(3 * counted(loss) + (made.history + 1) * encoder_flops(config), rel=1e-6)
 
 
 @pytest.mark.parametrize("bfloat16", [False, True])

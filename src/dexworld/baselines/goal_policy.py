@@ -24,6 +24,8 @@ from dexworld.robots.observation import Observation, cropped_image
 from dexworld.robots.robot import Robot
 
 Form = Literal["unet", "transformer", "bc"]
+# What evaluation calls a policy of each form
+NAMES: dict[str, str] = {"unet": "diffusion_policy", "transformer": "diffusion_policy", "bc": "bc"}
 MAPS = 32  # that choose places in a picture; the first twelve are of the tracked keypoints
 SMALLEST_SPREAD = 0.02  # radians; joints that hardly move are not blown up
 FURTHEST = 5.0  # spreads that a sampled move may go; Chi et al. scale actions to [-1, 1] instead
@@ -78,7 +80,7 @@ class GoalPolicyConfig:
     network: PolicyNetwork = field(default_factory=PolicyNetwork)
 
     def __post_init__(self) -> None:
-        if self.form not in ("unet", "transformer", "bc"):
+        if self.form not in NAMES:
             raise ValueError(f"form is {self.form!r}; choose 'unet', 'transformer' or 'bc'")
         if min(self.joints, self.history, self.execute, self.sample_steps) < 1 or not self.step_seconds > 0:
             raise ValueError(f"joints, history, execute, sample_steps and step_seconds must be positive, not {self}")
@@ -90,10 +92,16 @@ class GoalPolicyConfig:
         if self.form == "unet" and self.horizon % halved:
             raise ValueError(f"this U-Net takes chunks of a multiple of {halved} moves, not {self.horizon}")
 
+    @classmethod
+    def sized(cls, latents: LatentSpace, joints: int, form: Form, size: str) -> "GoalPolicyConfig":
+        """A policy of a size in `POLICY_PRESETS`; behaviour cloning tells one move."""
+        settings: dict[str, Any] = {"horizon": 1} if form == "bc" else {}
+        return cls(latents, joints, form, network=POLICY_PRESETS[size], **settings)
+
     @property
     def name(self) -> str:
         """The policy's name in evaluation: `bc` or `diffusion_policy`."""
-        return "bc" if self.form == "bc" else "diffusion_policy"
+        return NAMES[self.form]
 
 
 class PictureFeatures(nn.Module):

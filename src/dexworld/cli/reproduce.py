@@ -33,9 +33,9 @@ logger = logging.getLogger("dexworld")
 class Reproduce:
     """Train and measure what a table of the DexWM paper compares, and show the paper's numbers beside ours.
 
-    Tables: table1 (pre-training), table2 (hand consistency), table3 (what a model is told), figure5 (sizes), figure6
-    (encoders), figure7 (atomic actions), figure9 (action transfer), ablations (our options). A study that was stopped
-    goes on with what is missing when it is started again.
+    Tables: table1 (pre-training), table2 (hand consistency), table3 (what a model is told), table4 (planning against
+    policies), figure5 (sizes), figure6 (encoders), figure7 (atomic actions), figure9 (action transfer), ablations (our
+    options). A study that was stopped goes on with what is missing when it is started again.
     """
 
     table: tyro.conf.Positional[str]
@@ -114,7 +114,8 @@ class Reproduce:
         }
         content |= {"sizes": asdict(table.sizes), "resamples": self.resamples, "variants": rows}
         content |= {"paper": asdict(table.paper), "differs": table.differs}
-        write_results(self.output, content, seeds=range(first, first + max(held_out.values())))
+        scenes: Any = {"seeds": range(first, first + max(held_out.values()))} if held_out else {"seed": first}
+        write_results(self.output, content, **scenes)
         write_text(self.output / "table.md", markdown(table, rows, seeds))
         notices = [f"Scale {self.scale}. Measured on {self.split} scenes, which no model was trained on."]
         if self.steps or self.episodes:

@@ -143,16 +143,18 @@ def summarise(outcomes: list[EpisodeOutcome], rejections: Counter) -> dict[str, 
     """One task's figures: rates are fractions 0 to 1; a policy that did not play is null, never a number."""
     figures: dict[str, Any] = {}
     for name in POLICIES:
-        results = [outcome.played[name] for outcome in outcomes if name in outcome.played]
-        rate = wilson(sum(each.success for each in results), len(results)) if results else None
+        results = {outcome.seed: outcome.played[name] for outcome in outcomes if name in outcome.played}
+        won = [seed for seed, each in results.items() if each.success]
+        rate = wilson(len(won), len(results)) if results else None
         key, prefix = figure_names(name)
         figures[key] = rate.value if rate else None
         figures[f"{prefix}low"] = rate.low if rate else None
         figures[f"{prefix}high"] = rate.high if rate else None
         figures[f"{prefix}n"] = len(results)
         figures[f"{prefix}final_distance"] = (
-            float(np.mean([each.distances[-1] for each in results])) if results else None
+            float(np.mean([each.distances[-1] for each in results.values()])) if results else None
         )
+        figures[f"{prefix}succeeded_seeds"] = won
     for name in ("do_nothing", "random", "kinematics_only", "no_subgoals"):
         figures[f"p_against_{name}"] = _p_value(outcomes, OURS, name)
     figures["p_between"] = {
@@ -166,8 +168,6 @@ def summarise(outcomes: list[EpisodeOutcome], rejections: Counter) -> dict[str, 
     figures["start_distance"] = float(np.mean([played.distances[0] for played in first]))
     figures["excluded_seeds"] = dict(sorted(rejections.items()))
     figures["seeds"] = [outcome.seed for outcome in outcomes]
-    won = [outcome.seed for outcome in outcomes if OURS in outcome.played and outcome.played[OURS].success]
-    figures["succeeded_seeds"] = won
     return figures
 
 

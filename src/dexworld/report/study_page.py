@@ -10,7 +10,7 @@ import numpy as np
 from dexworld.report import html
 from dexworld.report.html import Markup, join, tag
 from dexworld.studies.study import Figure, Sizes, Table
-from dexworld.studies.study_figures import MISSING, of_seeds
+from dexworld.studies.study_figures import MISSING, of_episodes, of_seeds
 
 FOOTER = "Made by dexworld reproduce. This page loads nothing from elsewhere; all figures: results.json."
 GLOSSARY = (
@@ -20,6 +20,10 @@ GLOSSARY = (
 INTERVALS = (
     "In brackets: 95 % intervals over seeds (Student's t), the held-out episodes as they are. Differences: a bootstrap "
     "that resamples seeds and episodes. With so many intervals, one in twenty misses by chance."
+)
+POOLED_INTERVALS = (
+    "In brackets: 95 % intervals, the trained models as they are: Wilson's of n episodes, of differences a bootstrap "
+    "over episodes. p: McNemar's exact test of a pair. With so many pairs, one in twenty has p < 0.05 by chance."
 )
 
 
@@ -37,27 +41,24 @@ def write_study_page(
     notices: notes below the lead. command: that makes it again. films: a section that shows what models imagine.
     """
     shown = [figure for figure in table.figures if figure.of_variant and figure.in_table]
-    done = [len(row["seeds"]) for row in rows.values()]
+    done = {name: len(row["seeds"]) for name, row in rows.items()}
     spent = sum(sum(row.get("train_cpu_s", ())) + sum(row.get("measure_cpu_s", ())) for row in rows.values())
     tiles = [
-        (f"{sum(count > 0 for count in done)} of {len(rows)}", "variants"),
-        (f"{sum(done)}", "trained models"),
+        (f"{sum(count > 0 for count in done.values())} of {len(rows)}", "variants"),
+        (f"{sum(done[each.name] for each in table.variants if each.trains)}", "trained models"),
         (html.duration(spent), "CPU time, training and measuring"),
     ]
     missing = [name for name, row in rows.items() if not row["seeds"]]
     notices = [*notices, *([f"Not run yet: {', '.join(missing)}."] if missing else [])]
     paper = f"{table.paper.where}. {table.paper.says}" if table.paper.where else None
+    pooled = all(figure.pooled for figure in shown)
+    notes = (table.glossary or GLOSSARY, POOLED_INTERVALS if pooled else INTERVALS)
     differences, minus = _differences(table, rows, shown), "A variant's figure minus that of another."
     return html.write_page(
         folder / "page.html",
         table.title,
         html.opening(table.title, table.lead, tiles, notices),
-        html.section(
-            "Beside the paper",
-            _figures(table, rows, shown, seeds),
-            *map(html.note, (table.glossary or GLOSSARY, INTERVALS)),
-            lead=paper,
-        ),
+        html.section("Beside the paper", _figures(table, rows, shown, seeds), *map(html.note, notes), lead=paper),
         films,
         html.section("Differences", differences, lead=minus) if differences else None,
         html.section("What differs from the paper, and why", tag("ul", *(tag("li", each) for each in table.differs))),
@@ -127,8 +128,9 @@ def _settings(sizes: Sizes) -> dict[str, str]:
 def _interval(figure: Mapping[str, Any], digits: int, sign: str = "") -> Markup:
     form = f"{sign}.{digits}f"
     low, high = figure["low"], figure["high"]
-    around = None if low is None else _small(f"[{html.number(low, form)}, {html.number(high, form)}]")
-    return join([html.number(figure["value"], form), around])
+    around = [] if low is None else [f"[{html.number(low, form)}, {html.number(high, form)}]"]
+    more = ", ".join([*around, *of_episodes(figure)])
+    return join([html.number(figure["value"], form), _small(more) if more else None])
 
 
 def _small(text: str) -> Markup:

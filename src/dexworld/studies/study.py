@@ -7,14 +7,17 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal
 
+from dexworld.baselines.goal_policy import NAMES, Form
 from dexworld.models.encoders import EncoderChoice
 from dexworld.models.world_model import preset
 from dexworld.training.estimate import DataPlan
-from dexworld.training.train_config import SamplingConfig, TrainConfig
+from dexworld.training.train_config import LoopConfig, SamplingConfig, TrainConfig
+from dexworld.training.train_policy import PolicyTrainConfig
 
 Scale = Literal["miniature", "small", "paper"]
 SECONDS = 4.0  # of a measured roll-out
 RATE_HZ = 5.0  # of the windows that models are trained on, and of the measured roll-outs
+Control = Literal["kinematics_only", "random", "do_nothing"]
 Changes = Mapping[str, Any]  # fields of a config by name, of nested ones as a mapping
 Training = Changes | Callable[[Any, TrainConfig], Changes]  # or what makes them of model config and settings
 
@@ -39,8 +42,9 @@ class Sizes:
 
     preset: of every variant that names none. model: fields of its config that differ. budgets: optimiser steps by name,
     at the scale `paper` recipes. data, held_out: what is trained and measured on, by name; on paper `DataPlan`s.
-    encoder_frames: frames that an encoder is fitted on. evaluator_steps, evaluator_size: of the keypoint evaluator.
-    task_episodes: that each model plans, of each task.
+    encoder_frames: frames that an encoder is fitted on. evaluator_steps, evaluator_size: of the keypoint evaluator; no
+    steps where nothing asks for it. policy_size: of learned policies. task_episodes: that each model plays, of each
+    task.
     """
 
     preset: str
@@ -55,11 +59,11 @@ class Sizes:
     encoder_frames: int = 3000
     evaluator_steps: int = 800
     evaluator_size: str = "tiny"
+    policy_size: str = "tiny"
     task_episodes: int = 20
 
     def __post_init__(self) -> None:
-        numbers = [("batch_size", self.batch_size), ("evaluator_steps", self.evaluator_steps), *self.budgets.items()]
-        for name, value in numbers:
+        for name, value in [("batch_size", self.batch_size), *self.budgets.items()]:
             if not isinstance(value, str) and value < 1:
                 raise ValueError(f"{name} is {value}; it must be positive")
 
@@ -90,6 +94,10 @@ class Variant:
     instead of the table's; the table's changes of the model are then left out. encoder: name of another one. model:
     fields that differ, after the table's. training: fields of `TrainConfig` that differ. paper: its row in the paper's
     table. needs: an extra of dexworld and the package that it brings; without it the variant is left out.
+
+    policy: who plays tasks, instead of planning with a model. A form of `dexworld train policy` is trained on the same
+    data with the study's encoder; `training` then names fields of `PolicyTrainConfig`. A control plays with the model
+    of `initial`, and trains nothing.
     """
 
     name: str
@@ -104,6 +112,17 @@ class Variant:
     training: Training = field(default_factory=dict)
     paper: str | None = None
     needs: tuple[str, str] | None = None
+    policy: Form | Control | None = None
+
+    @property
+    def plays(self) -> str:
+        """Who plays tasks, by its name in `dexworld evaluate tasks`."""
+        return "world_model" if self.policy is None else NAMES.get(self.policy, self.policy)
+
+    @property
+    def trains(self) -> bool:
+        """Whether it is no control."""
+        return self.policy is None or self.policy in NAMES
 
 
 @dataclass(frozen=True)
@@ -113,7 +132,8 @@ class Figure:
     numerator, denominator: keys of the measured sums; without a denominator the mean over episodes. seconds: after the
     start frame, None for all steps. scale: 100 for percent. of_variant: it depends on the variant; others tell what is
     possible at all, and are the same for all variants. in_table: shown in the tables, and not in results.json alone.
-    paper: the column of the paper's table.
+    paper: the column of the paper's table. pooled: each seed has episodes of its own, solved or not; all are counted
+    together, and pairs of variants are tested with McNemar's test.
     """
 
     name: str
@@ -126,6 +146,7 @@ class Figure:
     of_variant: bool = True
     in_table: bool = True
     paper: str | None = None
+    pooled: bool = False
 
 
 @dataclass(frozen=True)
@@ -153,7 +174,7 @@ class Table:
     and keypoint evaluators trained on. paper: what it stands beside. differs: sentences, what is different here and
     why. glossary: what its columns are, where they aren't those of roll-outs. films: what its page shows
     (`report/study_films.py`). alike: tables whose models of the same names are the same. Raises ValueError naming a
-    variant, data or budget that is not there.
+    variant, data or budget that is not there, and a control without a model.
     """
 
     name: str
@@ -181,6 +202,8 @@ class Table:
             for kind, asked, there in wanted:
                 if missing := sorted(set(asked) - set(there)):
                     raise ValueError(f"{self.name}: {each.name} wants the {kind} {missing}; there are {there}")
+            if not each.trains and each.initial is None:
+                raise ValueError(f"{self.name}: {each.name} trains nothing; name the variant whose model it has")
 
     def variant(self, name: str) -> Variant:
         """The variant of that name. Raises ValueError listing the names there are."""
@@ -212,14 +235,13 @@ class Table:
         """Optimiser steps of a variant, without those of the variant that it starts from."""
         return sum(int(self.sizes.budgets[name]) for name in variant.budget)
 
-    def training_of(self, variant: Variant, seed: int) -> TrainConfig:
-        """The training settings of a variant."""
+    def training_of(self, variant: Variant, seed: int) -> LoopConfig:
+        """The training settings of a variant that trains: of a world model or of a policy."""
         steps, model = self.steps_of(variant), self.model_of(variant)
         shared = {name: getattr(self.sizes, name) for name in ("batch_size", "learning_rate", "bfloat16")}
         rare: dict[str, Any] = {"log_every": max(steps // 10, 1), "checkpoint_every": 500}
-        training = TrainConfig(
-            steps, **shared, **rare, warmup_steps=min(self.sizes.warmup_steps, steps // 3), seed=seed
-        )
+        kind = TrainConfig if variant.policy is None else PolicyTrainConfig
+        training: Any = kind(steps, **shared, **rare, warmup_steps=min(self.sizes.warmup_steps, steps // 3), seed=seed)
         return replace(
             training, **(variant.training(model, training) if callable(variant.training) else variant.training)
         )

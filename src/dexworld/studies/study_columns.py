@@ -53,6 +53,14 @@ def as_in_the_paper(held_out: str = "robot", before: str = "") -> tuple[Figure, 
     return tuple(made)
 
 
+def pooled_success_rates(*tasks: str) -> tuple[Figure, ...]:
+    """Percent of the episodes of each task that a variant solves, all seeds' episodes together."""
+    shared: dict[str, Any] = {"scale": 100.0, "digits": 0, "pooled": True}
+    return tuple(
+        Figure(f"{task}_success", f"{task}, %", f"{task}_success", None, None, **shared, paper=task) for task in tasks
+    )
+
+
 def success_rates(*tasks: str) -> tuple[Figure, ...]:
     """Percent of the episodes of each task that planning with the model solves; kinematics alone beside it."""
     ours = [Figure(f"{task}_success", f"{task}, %", f"{task}_success", None, None, 100.0, 0) for task in tasks]

@@ -1,11 +1,19 @@
 """Figures of a study from the sums of its runs: of every variant over seeds, and of pairs of variants."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from dexworld.evaluation.intervals import interval_values, paired_difference, ratios, seed_interval
+from dexworld.evaluation.intervals import (
+    interval_values,
+    mcnemar,
+    paired_difference,
+    ratios,
+    seed_interval,
+    wilson,
+)
 from dexworld.evaluation.open_loop_metrics import Sums
 from dexworld.studies.study import RATE_HZ, Figure, Table, Variant
 from dexworld.studies.study_runs import Study
@@ -50,8 +58,11 @@ def summary(study: Study, seeds: list[int], resamples: int) -> dict[str, Any]:
             name: [record[name] for record in records] for name in ("train_cpu_s", "train_seconds", "measure_cpu_s")
         }
         for figure in table.figures:
-            values = ratios(*stacked(runs[variant.name], done, figure))
-            row[figure.name] = interval_values(seed_interval(values)) | _by_seed(values)
+            top, bottom = stacked(runs[variant.name], done, figure)
+            values = ratios(top, bottom)
+            pooled = wilson(int((top > 0).sum()), top.size).scaled(figure.scale) if figure.pooled else None
+            row[figure.name] = interval_values(pooled or seed_interval(values)) | _by_seed(values)
+            row[figure.name] |= {"episodes": top.size} if pooled else {}
         row |= _differences(table, variant, runs, resamples)
     return rows
 
@@ -66,9 +77,14 @@ def _differences(table: Table, variant: Variant, runs: dict[str, dict[int, Sums]
         found[f"minus_{other}"] = {"seeds": shared}
         for figure in (each for each in table.figures if each.of_variant):
             ours, theirs = (stacked(runs[name], shared, figure) for name in (variant.name, other))
+            kept: dict[str, Any] = _by_seed(ratios(*ours) - ratios(*theirs))
+            if figure.pooled:
+                kept |= {"p": mcnemar(ours[0].flatten() > 0, theirs[0].flatten() > 0)}
+                # episodes of all seeds as those of one
+                ours, theirs = ((top.reshape(1, -1), bottom.reshape(1, -1)) for top, bottom in (ours, theirs))
             generator = np.random.default_rng(0)  # the same draws for every pair
             interval = interval_values(paired_difference(ours, theirs, generator, resamples))
-            found[f"minus_{other}"][figure.name] = interval | _by_seed(ratios(*ours) - ratios(*theirs))
+            found[f"minus_{other}"][figure.name] = interval | kept
     return found
 
 
@@ -111,10 +127,20 @@ def of_seeds(done: list[int], wanted: list[int]) -> str:
 
 
 def table_cell(figure: dict[str, Any], digits: int, sign: str = "") -> str:
-    """`0.712 [0.690, 0.734]`."""
+    """`0.712 [0.690, 0.734]`; of pooled episodes also their number or a pair's p."""
     if figure["value"] is None:
         return "-"
     spelled = f"{figure['value']:{sign}.{digits}f}"
     if figure["low"] is None:
         return spelled
-    return f"{spelled} [{figure['low']:{sign}.{digits}f}, {figure['high']:{sign}.{digits}f}]"
+    interval = f"[{figure['low']:{sign}.{digits}f}, {figure['high']:{sign}.{digits}f}]"
+    return ", ".join([f"{spelled} {interval}", *of_episodes(figure)])
+
+
+def of_episodes(figure: Mapping[str, Any]) -> list[str]:
+    """`n = 102` of a pooled figure, `p = 0.012` of a pair; nothing of others."""
+    if "episodes" in figure:
+        return [f"n = {figure['episodes']}"]
+    if "p" in figure:
+        return ["p < 0.001" if figure["p"] < 0.001 else f"p = {figure['p']:.2g}"]
+    return []

@@ -13,28 +13,35 @@ from dexworld.evaluation.guard import Split, check_seeds
 from dexworld.evaluation.ledger import Ledger
 from dexworld.evaluation.open_loop import OpenLoopConfig, evaluate_open_loop
 from dexworld.evaluation.open_loop_metrics import Sums
-from dexworld.evaluation.tasks import TasksConfig, evaluate_tasks
-from dexworld.models.keypoint_head import KeypointEvaluator
+from dexworld.evaluation.tasks import TasksConfig, evaluate_tasks, figure_names
 from dexworld.models.world_model import load_world_model
+from dexworld.planning.policies import POLICIES
 from dexworld.sim.kitchen.kitchen_tasks import Task
 from dexworld.studies.study import RATE_HZ, SECONDS
+
+SCENES_EACH = 10  # of a seed for each of its episodes; some scenes give none
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A trained model that is measured: its folder, who reads keypoints from its latents, where episodes are kept.
+    """A trained model or policy that is measured: its folder, who reads keypoints from its latents, where episodes are
+    kept.
 
-    held_out: folders of the held-out data by name. seed: the first held-out scene of the split. task_episodes: to plan,
-    of each task.
+    model: beside a policy, one with its encoder. evaluator: a `KeypointEvaluator`, None where the study trains none.
+    held_out: folders of the held-out data by name. seed: the first held-out scene of the split. task_episodes: to play,
+    of each task. plays: who plays them, as in `Variant`. policy: folder of a learned one. training_seed: of the run.
     """
 
     model: Path
-    evaluator: KeypointEvaluator
+    evaluator: Any
     held_out: Mapping[str, Path]
     folder: Path
     split: Split
     seed: int
     task_episodes: int
+    plays: str = "world_model"
+    policy: Path | None = None
+    training_seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,11 @@ class OpenLoopMeasure:
     held_out: str = "robot"
 
     def __call__(self, subject: Subject) -> Sums:
-        """Sums (E, T). Raises SeedError for scenes that the model was trained on, ValueError where it predicts NaN."""
+        """Sums (E, T). Raises SeedError for scenes that the model was trained on, ValueError where it predicts NaN, and
+        for what rolls nothing out: a policy or a control.
+        """
+        if subject.plays != "world_model":
+            raise ValueError(f"{subject.folder.name} is played by {subject.plays}; roll-outs need a world model")
         model, config = (
             load_world_model(subject.model),
             OpenLoopConfig(round(SECONDS * RATE_HZ), RATE_HZ, resamples=1),
@@ -65,21 +76,31 @@ class OpenLoopMeasure:
 
 @dataclass(frozen=True)
 class TaskMeasure:
-    """Planning on held-out scenes, as `dexworld evaluate tasks` does it, with its controls.
+    """Tasks on held-out scenes, played as `dexworld evaluate tasks` does it.
 
-    Of a task `reach` come `reach_success`, 1 where the model solved an episode, and `reach_kinematics`, the rate of
-    kinematics alone.
+    beside: who plays as well. apart: each seed has scenes of its own, so that the episodes of all can be counted
+    together.
+
+    Of a task `reach` come `reach_success`, 1 where an episode was solved, and, with kinematics alone beside,
+    `reach_kinematics`, its rate.
     """
 
     tasks: tuple[Task, ...] = ("reach", "grasp", "place")
+    beside: tuple[str, ...] = tuple(POLICIES)
+    apart: bool = False
 
     def __call__(self, subject: Subject) -> Sums:
         """Sums (E, 1). Raises SeedError as `OpenLoopMeasure` does."""
+        first = subject.seed + (SCENES_EACH * subject.task_episodes * subject.training_seed if self.apart else 0)
         own: dict[str, Any] = {"tasks": self.tasks, "episodes": subject.task_episodes}
-        shared: dict[str, Any] = {"seed": subject.seed, "split": subject.split, "simulator_episodes": 0, "workers": 1}
+        own |= {"policies": tuple(dict.fromkeys((subject.plays, *self.beside)))}
+        own |= {"policy_checkpoint": () if subject.policy is None else (str(subject.policy),)}
+        shared: dict[str, Any] = {"seed": first, "split": subject.split, "simulator_episodes": 0, "workers": 1}
         rows = evaluate_tasks(TasksConfig(str(subject.model), **own, **shared), subject.folder / "tasks.jsonl")
-        sums: Sums = {}
+        sums, (_, prefix) = Sums(), figure_names(subject.plays)
         for task, row in rows.items():
-            sums[f"{task}_success"] = np.isin(row["seeds"], row["succeeded_seeds"]).astype(float)[:, None]
-            sums[f"{task}_kinematics"] = np.full((subject.task_episodes, 1), row["kinematics_only"])
+            solved = np.isin(row["seeds"], row[f"{prefix}succeeded_seeds"])
+            sums[f"{task}_success"] = solved.astype(float)[:, None]
+            if "kinematics_only" in self.beside:
+                sums[f"{task}_kinematics"] = np.full((subject.task_episodes, 1), row["kinematics_only"])
         return sums

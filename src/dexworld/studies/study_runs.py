@@ -2,7 +2,8 @@
 
 <output>/data           the recordings
 <output>/readers/ENC    an encoder and the keypoint evaluator of its latents, shared by all variants with this encoder
-<output>/runs/NAME-SEED a variant: its model (trained.json: what it took), and what was measured of it (measured.json)
+<output>/runs/NAME-SEED a variant: its model or policy (trained.json: what it took), and what was measured of it
+                        (measured.json)
 
 Everything that a variant doesn't change is shared: the encoder and its latents, the windows of a seed (a pure function
 of seed and number), the held-out episodes, the evaluator.
@@ -14,7 +15,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dexworld.baselines.goal_policy import GoalPolicy
 from dexworld.data.datasets import open_dataset
 from dexworld.data.files import check_same_settings, read_arrays, read_json
 from dexworld.data.parallel import Workers, available_cores
@@ -38,8 +40,11 @@ from dexworld.training.distributed import Processes, local_device
 from dexworld.training.run_data import RunData, fit_encoder
 from dexworld.training.sources import open_data
 from dexworld.training.train_evaluator import EvaluatorRunConfig, EvaluatorTrainConfig, train_evaluator
+from dexworld.training.train_policy import PolicyRunConfig, train_policy
 from dexworld.training.train_world_model import RunConfig, scaled_to_data, train
 from dexworld.writing import write_json, written_atomically
+
+UNTRAINED = {"steps": 0, "train_seconds": 0.0, "train_cpu_s": 0.0, "parameters": 0}  # what a control took
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,8 @@ class Study:
         depths = self.table.with_ancestors(runnable)
         todo = [Job(name, seed) for seed in seeds for name in depths if not self.finished(name, seed)]
         readers = {self._readers(self.table.variant(job.variant)): job.variant for job in todo}
-        missing = [Job(name) for place, name in readers.items() if not (place / "evaluator" / "results.json").exists()]
+        last = "evaluator/results.json" if self.table.sizes.evaluator_steps else "encoder/config.json"
+        missing = [Job(name) for place, name in readers.items() if not (place / last).exists()]
         waves = [("encoders", missing)]
         for depth in sorted(set(depths.values())):
             waves.append(("models", [job for job in todo if depths[job.variant] == depth]))
@@ -148,6 +154,8 @@ class Study:
             fit_encoder(model.encoder, datasets, sizes.encoder_frames, 0, local_device(self.device))
             model.save_pretrained(place / "encoder", {"training_seeds": _seeds(datasets)})
         steps = sizes.evaluator_steps
+        if not steps:
+            return
         every: dict[str, Any] = {"validate_every": steps, "checkpoint_every": 500, "log_every": max(steps // 10, 1)}
         training = EvaluatorTrainConfig(steps, **every, warmup_steps=min(200, steps // 3), bfloat16=sizes.bfloat16)
         own: dict[str, Any] = {"checkpoint": str(place / "encoder"), "size": sizes.evaluator_size}
@@ -158,9 +166,11 @@ class Study:
         """Train a variant, unless that is done, and measure it."""
         folder = self.folder(variant.name, seed)
         if not (folder / "trained.json").exists():
-            write_json(folder / "trained.json", self._train(variant, seed))
+            folder.mkdir(parents=True, exist_ok=True)
+            took = self._train(variant, seed) if variant.trains else UNTRAINED
+            write_json(folder / "trained.json", {"variant": variant.name, "seed": seed, **took})
         begin = time.process_time()
-        sums = self._measured(folder / "model", variant, folder)
+        sums = self._measured(variant, seed)
         with written_atomically(folder / "sums.npz") as temporary, open(temporary, "wb") as file:
             np.savez_compressed(file, **sums)  # type: ignore[arg-type]
         spent = {"measure_cpu_s": round(time.process_time() - begin, 2)}
@@ -169,26 +179,27 @@ class Study:
         shutil.rmtree(folder / "start", ignore_errors=True)
 
     def _train(self, variant: Variant, seed: int) -> dict[str, Any]:
-        """Train a variant, and say what it took. What was cut off goes on from its last checkpoint."""
+        """Train a variant's world model or policy, and say what it took."""
         folder, training = self.folder(variant.name, seed), self.table.training_of(variant, seed)
+        own: dict[str, Any] = {"data": self.data(*variant.data), "output": folder, "training": training}
+        own |= {"validation_fraction": 0.0, "device": self.device}
         start = self.folder(variant.initial, seed) / "model" if variant.initial else folder / "start"
-        own: dict[str, Any] = {
-            "sampling": SAMPLING,
-            "validation_fraction": 0.0,
-            "training": training,
-            "device": self.device,
-        }
-        config = RunConfig(data=self.data(*variant.data), output=folder, initial=str(start), **own)
-        if not (start / "config.json").exists():
-            self._new_model(variant, config).save_pretrained(start, {"training_seeds": []})
+        if variant.policy is None:
+            config = RunConfig(**own, initial=str(start), sampling=SAMPLING)
+            if not (start / "config.json").exists():
+                self._new_model(variant, config).save_pretrained(start, {"training_seeds": []})
+            fit, load = partial(train, config), load_world_model
+        else:
+            encoder, size = str(self._readers(variant) / "encoder"), self.table.sizes.policy_size
+            policy: Any = {"checkpoint": encoder, "form": variant.policy, "size": size}
+            fit, load = partial(train_policy, PolicyRunConfig(**own, **policy)), GoalPolicy.from_pretrained
         cpu, wall = time.process_time(), time.monotonic()
-        model = train(config)
+        trained = load(fit())
         share = (time.process_time() - cpu) / (time.monotonic() - wall)
         seconds = read_json(folder / "results.json")["seconds"]  # of training alone, all sittings together
-        parameters = sum(each.numel() for each in load_world_model(model).parameters() if each.requires_grad)
-        content = {"variant": variant.name, "seed": seed, "steps": training.steps, "train_seconds": seconds}
-        content |= {"train_cpu_s": round(share * seconds, 2), "parameters": parameters}
-        return content | {"training": asdict(training)}
+        parameters = sum(each.numel() for each in trained.parameters() if each.requires_grad)
+        content = {"steps": training.steps, "train_seconds": seconds, "train_cpu_s": round(share * seconds, 2)}
+        return content | {"parameters": parameters, "training": asdict(training)}
 
     def _new_model(self, variant: Variant, config: RunConfig) -> Any:
         """A model of new weights with the shared encoder, its actions scaled to the data."""
@@ -201,11 +212,17 @@ class Study:
         source, _ = open_data(config, config.training, data, own, fingerprint, device, Processes())
         return scaled_to_data(model, source, data, config)
 
-    def _measured(self, model: Path, variant: Variant, folder: Path) -> Sums:
+    def _measured(self, variant: Variant, seed: int) -> Sums:
+        folder, readers = self.folder(variant.name, seed), self._readers(variant)
+        model, policy = folder / "model", None
+        if not variant.trains:
+            model = self.folder(str(variant.initial), seed) / "model"
+        elif variant.policy is not None:
+            model, policy = readers / "encoder", model
         held_out = {name: self.output / "data" / f"held-out-{name}" for name in self.table.sizes.held_out}
-        evaluator = _evaluator(self._readers(variant))
+        evaluator = _evaluator(readers) if self.table.sizes.evaluator_steps else None
         subject = Subject(model, evaluator, held_out, folder, self.split, FIRST_SCENE[self.split],
-                          self.table.sizes.task_episodes)  # fmt: skip
+                          self.table.sizes.task_episodes, variant.plays, policy, seed)  # fmt: skip
         sums: Sums = {}
         for measure in self.table.measures:
             sums |= measure(subject)

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+from dexworld.baselines.goal_policy import GoalPolicy, GoalPolicyConfig
 from dexworld.models.config import DexWMConfig
 from dexworld.models.encoders.cnn import Lite0
 from dexworld.models.keypoint_head import KeypointHead
@@ -107,6 +109,24 @@ def training_flops(config: DexWMConfig, training: TrainConfig, encoded: bool, un
     read = passes * min(training.keypoint_frames, unroll_steps or config.num_context)
     encoder = (config.num_context + (unroll_steps or 1)) * encoder_flops(config) if encoded else 0.0
     return 3 * (predictor_flops(config, unroll_steps) + read * head_flops(config)) + encoder
+
+
+def policy_cost(config: GoalPolicyConfig, encoder: DexWMConfig) -> tuple[int, float]:
+    """Parameters of a policy, and operations of training it on one window that is encoded on the way.
+
+    torch counts them on tensors without data. encoder: the world model whose encoder it is. Raises ImportError for
+    Diffusion Policy without diffusers.
+    """
+    space, seen = config.latents, config.history
+    with torch.device("meta"):
+        policy, steps = GoalPolicy(config), torch.empty(1)
+        latents, joints = torch.empty(1, seen + 1, space.tokens, space.dim), torch.empty(1, seen, 2 * config.joints)
+        moves = torch.empty(1, config.horizon, config.joints)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        told = policy.condition(policy.look(latents)[0], joints)
+        policy.network(*((told,) if config.form == "bc" else (moves, steps, told)))
+    encoded = (seen + 1) * encoder_flops(encoder)
+    return sum(each.numel() for each in policy.parameters()), 3 * counter.get_total_flops() + encoded
 
 
 # 10^12 dense bfloat16 products per second, summed in float32, by how the driver's name begins. Source: NVIDIA's data

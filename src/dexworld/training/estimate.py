@@ -176,13 +176,14 @@ def window_flops(model: DexWMConfig, training: TrainConfig) -> float:
     return 3 * (share * forward(None) + (1 - share) * unrolled) + (model.num_context + 1) * cost.encoder_flops(model)
 
 
-def gpu_hours(model: DexWMConfig, training: TrainConfig, plan: PlanConfig, windows: int) -> float:
-    """Hours of one GPU of the plan for training on so many windows."""
-    return windows * window_flops(model, training) / (plan.peak_tflops * 1e12 * plan.mfu) / 3600
+def gpu_hours(flops: float, plan: PlanConfig, windows: int) -> float:
+    """Hours of one GPU of the plan for training on so many windows of `flops` operations each."""
+    return windows * flops / (plan.peak_tflops * 1e12 * plan.mfu) / 3600
 
 
 def _hours(model: DexWMConfig, training: TrainConfig, plan: PlanConfig, windows: int) -> list[Row]:
-    flops, hours = window_flops(model, training), gpu_hours(model, training, plan, windows)
+    flops = window_flops(model, training)
+    hours = gpu_hours(flops, plan, windows)
     rate = plan.peak_tflops * 1e12 * plan.mfu
     assumed, windows_a_core = f"{plan.mfu:.0%} of {plan.peak_tflops:g} TFLOP/s", f"{plan.loader_windows:g} windows"
     machines = f"{hours / plan.gpus:,.1f} h on {plan.gpus} GPUs, assuming {assumed}"

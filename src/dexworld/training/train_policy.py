@@ -205,10 +205,7 @@ def _prepare(
         run = LatentRun.open(config, training.seed, device)
     data, identity = run.data, run.identity(config)
     check_settings(config.output / "checkpoints", {"training": fixed_settings(training), **identity})
-    settings: dict[str, Any] = {"horizon": 1} if config.form == "bc" else {}
-    made = GoalPolicyConfig(
-        run.space, _joints(data.datasets), config.form, network=POLICY_PRESETS[config.size], **settings
-    )
+    made = GoalPolicyConfig.sized(run.space, _joints(data.datasets), config.form, config.size)
     torch.manual_seed(training.seed)  # the modules draw their first weights from torch's generator
     model = GoalPolicy(made)
     source, shown = open_data(config, training, data, run.encoder, run.space.encoder, device, processes)
