@@ -1,15 +1,17 @@
-"""Which encoder's latents know objects, at equal CPU time: a point head on each, from new weights, on the same scenes.
+"""Which encoder's latents know objects, at equal time: a point head on each, from new weights, on the same scenes.
 
     python benchmarks/encoders.py --pushes data/pushes --pairs data/pairs --held-out-pushes data/vpushes \\
       --held-out-pairs data/vpairs --output outputs/bench/encoders
 
 Runs of every encoder and seed lie in `<output>/<encoder>/<seed>`; the same command goes on with those that are missing.
-Encoding is counted apart, in CPU milliseconds a frame. Intervals are Student's t over the seeds.
+Encoding is counted apart, in milliseconds a frame. Intervals are Student's t over the seeds. Time is CPU time, on a GPU
+(`--device cuda`) wall time.
 """
 
 import logging
 import time
 from argparse import Namespace
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from dexworld.models.dexwm import DexWM
 from dexworld.models.encoders import EncoderChoice
 from dexworld.models.world_model import preset
 from dexworld.studies.study_figures import table_cell
+from dexworld.training.distributed import local_device
 from dexworld.training.run_data import fit_encoder
 from dexworld.training.train_points import PointsTrainConfig, PointTask, points_figures
 from dexworld.training.trainer import Trainer
@@ -51,46 +54,53 @@ def config_of(name: str) -> DexWMConfig:
 
 
 def prepared(name: str, options: Namespace) -> tuple[DexWM, dict[str, Any]]:
-    """A model with its encoder fitted and all latents kept, and what that cost in CPU seconds."""
-    folder = options.output / name / "encoder"
+    """A model with its encoder fitted and all latents kept, and what that cost in seconds."""
+    folder, clock = options.output / name / "encoder", clock_of(options)
     data = [options.pushes, options.pairs]
     if not (folder / "costs.json").exists():
         model, datasets = DexWM(config_of(name)), [open_dataset(each) for each in data]
-        begin = time.process_time()
-        fit_encoder(model.encoder, datasets, 3000, 0, torch.device("cpu"))
-        fitted = time.process_time()
+        begin = clock()
+        fit_encoder(model.encoder, datasets, 3000, 0, options.device)
+        fitted = clock()
+        model.to(options.device)
         frames = sum(len(windows_of(each, model).caches[0]) for each in data)
-        encoded = time.process_time()
+        encoded = clock()
         for each in (options.held_out_pushes, options.held_out_pairs):
             windows_of(each, model)
         model.save_pretrained(folder)
-        costs = {"fit_cpu_s": fitted - begin, "encode_cpu_ms_per_frame": 1e3 * (encoded - fitted) / frames}
+        costs = {"fit_s": fitted - begin, "encode_ms_per_frame": 1e3 * (encoded - fitted) / frames}
         write_json(folder / "costs.json", costs | {"tokens": list(model.config.grid), "dim": model.config.encoder.dim})
     return DexWM.from_pretrained(folder), read_json(folder / "costs.json")
 
 
+def clock_of(options: Namespace) -> Callable[[], float]:
+    """Seconds: of this process's CPU time, or of the wall where a GPU works."""
+    return time.process_time if options.device.type == "cpu" else time.perf_counter
+
+
 def trained(model: DexWM, training: PointsTrainConfig, options: Namespace, folder: Path) -> list[float]:
-    """Train a model's point head in place; the CPU seconds at the end of each step, from the start."""
+    """Train a model's point head in place; the seconds at the end of each step, from the start."""
+    clock = clock_of(options)
     model.requires_grad_(False).points.requires_grad_(True)
     sources = [windows_of(each, model, training) for each in (options.pushes, options.pairs)]
     moving = windows_of(options.pushes, model, training, training.moving_object_weight)
     task = PointTask(model, training, sources, moving)
-    trainer, clock = Trainer(model, training, task, folder), [time.process_time()]
-    trainer.on_step = lambda step: clock.append(time.process_time())
+    trainer, times = Trainer(model, training, task, folder, device=options.device), [clock()]
+    trainer.on_step = lambda step: times.append(clock())
     trainer.run()
     with trainer.averaged() as averaged:
         averaged.save_pretrained(folder / "model", {"training_seeds": options.training_seeds})
-    return [each - clock[0] for each in clock]
+    return [each - times[0] for each in times]
 
 
-def run(name: str, seed: int, options: Namespace) -> None:
-    """Train and measure one head."""
+def run(name: str, seed: int, options: Namespace) -> dict[str, Any]:
+    """Train and measure one head; its figures, which results.json in its folder has, too."""
     fitted, costs = prepared(name, options)
     timing = options.output / name / "timing.json"
 
     def fresh(steps: int, where: Path) -> tuple[DexWM, list[float]]:
         torch.manual_seed(seed)
-        model = DexWM(fitted.config)
+        model = DexWM(fitted.config).to(options.device)
         model.encoder.load_state_dict(fitted.encoder.state_dict())
         every = {"checkpoint_every": steps, "log_every": steps, "warmup_steps": max(1, steps // 10), "seed": seed}
         batches = {"batch_size": options.batch_size, "follow_batch": options.follow_batch}
@@ -99,24 +109,26 @@ def run(name: str, seed: int, options: Namespace) -> None:
         return model, trained(model, training, options, where)
 
     if not timing.exists():
-        _, clock = fresh(TIMED + 2, options.output / name / "timing")
-        write_json(timing, {"cpu_s_per_step": float(np.median(np.diff(clock)[2:]))})
-    per_step = read_json(timing)["cpu_s_per_step"]
+        _, times = fresh(TIMED + 2, options.output / name / "timing")
+        write_json(timing, {"s_per_step": float(np.median(np.diff(times)[2:]))})
+    per_step = read_json(timing)["s_per_step"]
     folder = options.output / name / str(seed)
-    model, clock = fresh(max(TIMED, round(options.seconds / per_step)), folder)
-    model = DexWM.from_pretrained(folder / "model").eval()
-    results = {"steps": len(clock) - 1, "train_cpu_s": clock[-1], "costs": costs}
+    model, times = fresh(max(TIMED, round(options.seconds / per_step)), folder)
+    model = DexWM.from_pretrained(folder / "model").to(options.device).eval()
+    results = {"steps": len(times) - 1, "train_s": times[-1], "costs": costs}
     for kind, held_out in (("pushes", options.held_out_pushes), ("pairs", options.held_out_pairs)):
-        figures = points_figures([windows_of(held_out, model)], options.windows, model, torch.device("cpu"))
+        figures = points_figures([windows_of(held_out, model)], options.windows, model, options.device)
         kept = {key: value for key, value in figures.items() if kind == "pushes" or not key.startswith("followed")}
         results |= {f"{kind}_{key}": value for key, value in kept.items()}
     write_json(folder / "results.json", results)
     print(name, seed, results, flush=True)
+    return results
 
 
 def report(options: Namespace) -> str:
     """Write results.json and table.md; returns the table."""
-    head = ["encoder", "seeds", "CPU-ms a frame", "CPU-s", "steps", *(title for title, _ in FIGURES.values())]
+    kind = "CPU-" if options.device.type == "cpu" else ""
+    head = ["encoder", "seeds", f"{kind}ms a frame", f"{kind}s", "steps", *(title for title, _ in FIGURES.values())]
     lines = [" | ".join(["", *head, ""]).strip(), "|---" * len(head) + "|"]
     rows: dict[str, Any] = {}
     for name in options.encoders:
@@ -125,9 +137,9 @@ def report(options: Namespace) -> str:
         if not runs:
             continue
         row: dict[str, Any] = {"seeds": len(runs), **runs[0]["costs"]}
-        row |= {key: float(np.mean([each[key] for each in runs])) for key in ("steps", "train_cpu_s")}
-        whole = (f"{row[key]:.0f}" for key in ("train_cpu_s", "steps"))
-        cells = [str(len(runs)), f"{row['encode_cpu_ms_per_frame']:.1f}", *whole]
+        row |= {key: float(np.mean([each[key] for each in runs])) for key in ("steps", "train_s")}
+        whole = (f"{row[key]:.0f}" for key in ("train_s", "steps"))
+        cells = [str(len(runs)), f"{row['encode_ms_per_frame']:.1f}", *whole]
         for key, (_, digits) in FIGURES.items():
             values = [one[key] for one in runs]
             row[key] = interval_values(seed_interval(np.array(values))) | {"by_seed": values}
@@ -148,7 +160,8 @@ def main() -> None:
         arguments.add_argument(f"--{name}", type=Path, required=True, help="folder of `dexworld collect`")
     arguments.add_argument("--encoders", nargs="+", default=list(ENCODERS), choices=ENCODERS)
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of weights and windows")
-    arguments.add_argument("--seconds", type=float, default=120.0, help="CPU seconds that each head is trained for")
+    arguments.add_argument("--seconds", type=float, default=120.0, help="seconds that each head is trained for")
+    arguments.add_argument("--device", type=local_device, default="cpu", help="cpu, or cuda")
     arguments.add_argument("--batch-size", type=int, default=4, help="windows of each kind in which points are found")
     arguments.add_argument("--follow-batch", type=int, default=64, help="windows in which points are followed")
     arguments.add_argument("--learning-rate", type=float, default=2e-3)

@@ -222,8 +222,8 @@ def with_workers(dataset: PreparedDataset, batches: int, workers: int = 2) -> di
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = time.process_time() - own + after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
     return {
-        "windows_per_second_two_workers": batches * BATCH / (time.perf_counter() - wall),
-        "windows_per_cpu_s_two_workers": batches * BATCH / cpu,
+        "windows_per_second": batches * BATCH / (time.perf_counter() - wall),
+        "windows_per_cpu_s": batches * BATCH / cpu,
     }
 
 
@@ -298,7 +298,7 @@ def main() -> None:
             costs |= cost
         meters = measure(folder / "clips", stores, arguments.rounds, arguments.batches)
         workers = {
-            f"{name}{suffix}": value
+            f"{name}_two_workers{suffix}": value
             for codec, suffix in (("h264", ""), ("jpeg", "_jpeg"))
             for name, value in with_workers(stores[codec], 4 * arguments.batches).items()
         }

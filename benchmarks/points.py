@@ -41,7 +41,7 @@ def windows_of(
     """Windows of a start frame and the frames after it, of all episodes of a folder; always the same ones, or those of
     a training run.
     """
-    config, device = PointsRunConfig(data=(folder,), validation_fraction=0.0), torch.device("cpu")
+    config, device = PointsRunConfig(data=(folder,), validation_fraction=0.0), next(model.predictor.parameters()).device
     run, fingerprint = RunData.open(config).resized(model.config.image_size), encoder_fingerprint(model.encoder)
     settings = training or PointsTrainConfig()
     data, _ = open_data(config, settings, run, model.encoder, fingerprint, device, Processes())

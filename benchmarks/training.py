@@ -44,7 +44,16 @@ from dexworld.training.train_config import TrainConfig
 from dexworld.training.trainer import OutOfMemory
 from dexworld.training.window_task import window_losses
 from plain_training import Choices, PlainStep, plain_losses
-from training_setup import OneWindow, lively, make_trainer, one_step, random_encoder, random_window, shortened
+from training_setup import (
+    OneWindow,
+    compile_blocks,
+    lively,
+    make_trainer,
+    one_step,
+    random_encoder,
+    random_window,
+    shortened,
+)
 
 LADDER = {
     "plain": Choices(),
@@ -61,6 +70,7 @@ GPU_LOSSES = TrainConfig(
     bfloat16=True, hand_consistency=100.0, sigma_px=2.0, keypoint_frames=8, clip=None, ema=0.0, warmup_steps=0
 )  # the recipe `pretrain_egodex_droid`
 WARMUP_STEPS, MEASURED_STEPS = 3, 10  # of each row on a GPU
+Look = Callable[[Callable[[], None]], dict[str, Any]]
 
 
 class Disagreement(RuntimeError):
@@ -148,15 +158,26 @@ def measure_rows(name: str, device: torch.device, folder: Path, steps: int) -> l
     kinds = (("cached", "online"), ("none", "selective", "full"))
     for latents, recompute in itertools.product(*kinds):
         row = {"model": name, "latents": latents, "recompute": recompute}
-        rows.append(row | measure_row(name, device, folder, steps, latents, recompute))
+        rows.append(row | measure_row(preset(name), device, folder, steps, latents, recompute))
     return rows
 
 
 def measure_row(
-    name: str, device: torch.device, folder: Path, steps: int, latents: str, recompute: str
+    config: DexWMConfig,
+    device: torch.device,
+    folder: Path,
+    steps: int,
+    latents: str,
+    recompute: str,
+    compiler: str | None = None,
+    look: Look | None = None,
 ) -> dict[str, Any]:
-    """Figures of the trainer's meter over the last steps; the largest batch of a power of two that fits, at most 64."""
-    config = random_encoder(preset(name), folder / name, whole=latents == "online")
+    """Figures of the trainer's meter over the last steps; the largest batch of a power of two that fits, at most 64.
+
+    compiler: backend of torch.compile for the predictor's blocks; None compiles nothing. look: further figures, given
+    something to call for one more step.
+    """
+    config = random_encoder(config, folder, whole=latents == "online")
     batch = 64 if device.type == "cuda" else 2
     if device.type == "cuda":
         window = window_bytes(config, checkpointed=recompute != "none")
@@ -165,7 +186,7 @@ def measure_row(
             batch //= 2
     while True:
         try:
-            return _measured(config, device, folder, steps, latents == "online", recompute, batch)
+            return _measured(config, device, folder, steps, latents == "online", recompute, batch, compiler, look)
         except OutOfMemory:
             if batch == 1:
                 return {"batch": 1, "samples_per_second": "not measured: out of memory"}
@@ -181,10 +202,14 @@ def _measured(
     online: bool,
     recompute: str,
     batch: int,
+    compiler: str | None,
+    look: Look | None,
 ) -> dict[str, Any]:
-    training = replace(GPU_LOSSES, bfloat16=device.type == "cuda", batch_size=batch, log_every=steps)
+    training = replace(GPU_LOSSES, batch_size=batch, log_every=steps)
     torch.manual_seed(0)
     model = lively(DexWM(config).to(device))
+    if compiler is not None:
+        compile_blocks(model, compiler)
     frames = config.predictor.num_context + 1
     window = random_window(config, batch, frames, device)
     images = None
@@ -210,7 +235,8 @@ def _measured(
     meter.seconds = timed(steps)
     memory = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
     figures = {"mfu": None} | meter.figures()
-    return {"batch": batch, "steps": steps, **figures, "peak_memory_gib": memory}
+    seen = {} if look is None else look(lambda: one_step(trainer))
+    return {"batch": batch, "steps": steps, **figures, "peak_memory_gib": memory, **seen}
 
 
 def main() -> None:
@@ -234,7 +260,7 @@ def main() -> None:
             options.presets, options.batches, options.rounds, options.shares, strict=True
         ):
             whole = preset(name)
-            config = random_encoder(shortened(whole, share), Path(folder) / name, whole=False)
+            config = random_encoder(shortened(whole, share), Path(folder), whole=False)
             rows = names if name in options.all_rows else [each for each in names if each in ENDS]
             figures = compare(config, batch, rounds, rows, Path(folder))
             results[name] = {"blocks": config.predictor.depth, "of_blocks": whole.predictor.depth, **figures}

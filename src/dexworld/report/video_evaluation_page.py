@@ -58,6 +58,7 @@ GROUPS = {  # title of a table to its columns: measure, heading, how it is writt
     "Pixels": [*_sides("psnr", "PSNR", ".2f", ", dB"), *_sides("ssim", "SSIM", ".3f")],
     "Perception": [
         *_sides("lpips", "LPIPS", ".3f", " ↓"),
+        *_sides("lite0_distance", "Lite0 distance", ".3f", " ↓"),
         ("dreamsim", "DreamSim ↓", ".3f"),
         ("xclip", "X-CLIP, with the prompt", ".3f"),
         *_sides("gradient_distance", "Gradient distance", ".3f", " ↓"),

@@ -3,7 +3,8 @@
 Exploration fills a dataset folder. Human hands fill EgoDex's layout, the gripper DROID's raw layout; a scene's seed
 numbers its episode there, so what is missing is found by looking, and neighbouring seeds may share a folder. The
 settings of a folder, and when a run has finished its counts, lie in a JSON file at its top. `progress` wraps the
-iterator of finished seeds. A folder that was made with other settings is a ValueError.
+iterator of finished seeds; where it ends early, the folder holds what is finished. A folder that was made with other
+settings is a ValueError.
 """
 
 import json

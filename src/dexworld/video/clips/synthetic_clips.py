@@ -68,8 +68,8 @@ def record_triplets(
 ) -> TripletFolder:
     """Record the clips that are not in `config.output` yet, in parallel; start it again after a kill and it goes on.
 
-    progress: wraps the names of finished clips. Raises ValueError when the folder holds clips of other settings or of
-    another split's scenes.
+    progress: wraps the names of finished clips; where it ends early, the folder holds the clips that are finished.
+    Raises ValueError when the folder holds clips of other settings or of another split's scenes.
     """
     backend: Any = choose_backend(config.backend)
     settings: dict[str, Any] = {"generator": "dexworld.video.synthetic", "camera": config.camera}
@@ -77,11 +77,15 @@ def record_triplets(
     settings |= {"backend": backend, "mujoco": version("mujoco")}
     seeds = {clip_name(seed): seed for seed in range(config.seed, config.seed + config.clips)}
     start_triplets(config.output, settings, seeds)
-    missing = [seed for name, seed in seeds.items() if not files_of(config.output, name).interaction.exists()]
+
+    def there(name: str) -> bool:
+        return files_of(config.output, name).interaction.exists()
+
+    missing = [seed for name, seed in seeds.items() if not there(name)]
     job = partial(_record_and_write, config=replace(config, backend=backend))
     for _ in progress(parallel_map(job, missing, config.workers, ordered=False)):
         pass
-    return finish_triplets(config.output, settings, seeds)
+    return finish_triplets(config.output, settings, {name: seed for name, seed in seeds.items() if there(name)})
 
 
 def clip_name(seed: int) -> str:

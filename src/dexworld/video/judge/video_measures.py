@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dexworld.models.checkpoint import check_finite
-from dexworld.models.perceptual import LPIPS, gradient_maps
+from dexworld.models.perceptual import LPIPS, Lite0Distance, gradient_maps
 from dexworld.models.picture_metrics import check_mask, check_videos, psnr, region_means
 from dexworld.video.clips.regions import changed_pixels
 
@@ -32,12 +32,14 @@ class PerceptualConfig:
 
     lpips_vgg, lpips_heads: see `LPIPS.from_files`; both or neither. dreamsim: folder of the checkpoints that DreamSim's
     own package reads, which the user installs. xclip: folder of a `transformers` X-CLIP model with its tokenizer.
+    lite0_distance: measure `Lite0Distance`, whose weights the extra `cnn` installs.
     """
 
     lpips_vgg: Path | None = None
     lpips_heads: Path | None = None
     dreamsim: Path | None = None
     xclip: Path | None = None
+    lite0_distance: bool = False
 
     def __post_init__(self) -> None:
         if (self.lpips_vgg is None) != (self.lpips_heads is None):
@@ -60,20 +62,23 @@ class Perceptual:
     def __init__(self, config: PerceptualConfig = PerceptualConfig(), device: str = "cpu") -> None:
         lpips = given_lpips(config.lpips_vgg, config.lpips_heads)
         self.lpips = None if lpips is None else lpips.to(device)
+        self.lite0 = Lite0Distance.from_package().to(device) if config.lite0_distance else None
         self.dreamsim = None if config.dreamsim is None else load_dreamsim(config.dreamsim, device)
         self.xclip = None if config.xclip is None else TextScorer(config.xclip, device)
 
     def __call__(self, prediction: np.ndarray, truth: np.ndarray, region: np.ndarray, prompt: str = "") -> Measures:
         """All measures of a prediction of the truth (F, H, W, 3) uint8, with the interaction region (F, H, W) bool.
 
-        "lpips" and "gradient_distance", also "_inside" and "_outside"; "dreamsim"; "xclip", the cosine of video and
-        prompt. A value is a number, None where there is nothing to measure, or the reason as text. Raises ValueError on
-        shapes that differ.
+        "lpips", "lite0_distance" and "gradient_distance", also "_inside" and "_outside"; "dreamsim"; "xclip", the
+        cosine of video and prompt. A value is a number, None where there is nothing to measure, or the reason as text.
+        Raises ValueError on shapes that differ.
         """
         masks, suffixes, measures = (None, region, ~region), ("", "_inside", "_outside"), Measures()
         gradients = gradient_distances(prediction, truth, masks)
-        lpips = self.lpips.distances(prediction, truth, masks) if self.lpips else [NO_WEIGHTS] * len(masks)
-        for name, values in (("gradient_distance", gradients), ("lpips", lpips)):
+        measured: dict[str, Sequence[float | str | None]] = {"gradient_distance": gradients}
+        for name, network in (("lpips", self.lpips), ("lite0_distance", self.lite0)):
+            measured[name] = network.distances(prediction, truth, masks) if network else [NO_WEIGHTS] * len(masks)
+        for name, values in measured.items():
             measures |= {f"{name}{suffix}": value for suffix, value in zip(suffixes, values, strict=True)}
         measures["dreamsim"] = NO_WEIGHTS if self.dreamsim is None else self.dreamsim(prediction, truth)
         if self.xclip is None:

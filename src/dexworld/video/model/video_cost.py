@@ -72,7 +72,7 @@ def estimate(config: DWMConfig, run: VideoRunConfig) -> Cost:
     adapters = sum(size for name, (size, _) in sizes.items() if ".lora_" in name)
     parameters = sum(size for size, _ in sizes.values()) - adapters
     trained = sum(size for size, trains in sizes.values() if trains)
-    linear, attention, other = _forward_flops(config)
+    linear, attention, other = forward_flops(config)
     forward = linear + attention + other
     # Backward: a product for each layer's input, another for its weight unless frozen; fused attention repeats its own.
     step = forward * (2 if run.recompute else 1) + linear * (1 if lora else 2) + 2.5 * attention + 2 * other
@@ -134,7 +134,7 @@ def describe_run(run: VideoRunConfig) -> str:
     return "\n".join([run.preset, *(f"  {label:<17}{value}" for label, value in rows.items())])
 
 
-def _forward_flops(config: DWMConfig) -> tuple[float, float, float]:
+def forward_flops(config: DWMConfig) -> tuple[float, float, float]:
     """FLOPs of one clip's forward pass: the blocks' linear layers, their attention, and all around them."""
     backbone, (video, text) = config.backbone, token_counts(config)
     width, mlp = backbone.width, backbone.mlp_dim or 4 * backbone.width
