@@ -29,7 +29,7 @@ LAYERS = {
     "training": {"base", "data", "models", "baselines"},
     "evaluation": {"base", "data", "models", "planning", "robots", "sim", "baselines"},
     "video": {"base", "data", "models", "sim", "training", "evaluation"},
-    "studies": {"base", "data", "models", "planning", "sim", "training", "evaluation"},
+    "studies": {"base", "data", "models", "planning", "sim", "training", "evaluation", "video"},
     "report": {"base", "data", "models", "planning", "robots", "sim", "training", "evaluation", "video", "studies"},
     "cli": {
         *("base", "data", "models", "planning", "robots", "sim", "training", "evaluation", "video", "studies", "report")

@@ -3,6 +3,7 @@
 import logging
 import shlex
 import sys
+from collections import ChainMap
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,18 +21,21 @@ from dexworld.studies.study_data import FIRST_SCENE
 from dexworld.studies.study_figures import markdown, summary
 from dexworld.studies.study_plan import plan_text
 from dexworld.studies.study_runs import Study
+from dexworld.studies.video_tables import VIDEO_TABLES
 from dexworld.training.fit import without_folders
 from dexworld.writing import write_text
 
 logger = logging.getLogger("dexworld")
+ALL_TABLES = ChainMap(TABLES, VIDEO_TABLES)
 
 
 @dataclass(frozen=True)
 class Reproduce:
-    """Train and measure what a table of the DexWM paper compares, and show the paper's numbers beside ours.
+    """Train and measure what a table of the DexWM or DWM paper compares, and show the paper's numbers beside ours.
 
     Tables: table1 (pre-training), table2 (hand consistency), table3 (what a model is told), figure5 (sizes), figure6
-    (encoders), ablations (our options). A study that was stopped goes on with what is missing when it is started again.
+    (encoders), ablations (our options); of video models dwm-main (baselines), dwm-data, dwm-hands. A study that was
+    stopped goes on with what is missing when it is started again.
     """
 
     table: tyro.conf.Positional[str]
@@ -83,9 +87,9 @@ class Reproduce:
         logger.info("open %s in a browser", page)
 
     def _table(self) -> Table:
-        if self.table not in TABLES:
-            raise ValueError(f"no table {self.table!r}; choose from {', '.join(TABLES)}")
-        table = TABLES[self.table](self.scale)
+        if self.table not in ALL_TABLES:
+            raise ValueError(f"no table {self.table!r}; choose from {', '.join([*TABLES, *VIDEO_TABLES])}")
+        table = ALL_TABLES[self.table](self.scale)
         for name in self.variants:
             table.variant(name)
         if self.scale == "paper" and not self.dry_run:

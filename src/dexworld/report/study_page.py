@@ -13,11 +13,13 @@ from dexworld.studies.study import Figure, Sizes, Table
 from dexworld.studies.study_figures import MISSING, of_seeds
 
 FOOTER = "Made by dexworld reproduce. This page loads nothing from elsewhere; all figures: results.json."
-NOTES = (
+GLOSSARY = (
     "Embedding error: mean absolute error of predicted latents. Error: squared error over that of repeating the start "
-    "frame, so 1 is a model that learned nothing. PCK@20: percent of the visible keypoints found within 20 pixels.",
+    "frame, so 1 is a model that learned nothing. PCK@20: percent of the visible keypoints found within 20 pixels."
+)
+INTERVALS = (
     "In brackets: 95 % intervals over seeds (Student's t), the held-out episodes as they are. Differences: a bootstrap "
-    "that resamples seeds and episodes. With so many intervals, one in twenty misses by chance.",
+    "that resamples seeds and episodes. With so many intervals, one in twenty misses by chance."
 )
 
 
@@ -44,7 +46,12 @@ def write_study_page(
         folder / "page.html",
         table.title,
         html.opening(table.title, table.lead, tiles, notices),
-        html.section("Beside the paper", _figures(table, rows, shown, seeds), *map(html.note, NOTES), lead=paper),
+        html.section(
+            "Beside the paper",
+            _figures(table, rows, shown, seeds),
+            *map(html.note, (table.glossary or GLOSSARY, INTERVALS)),
+            lead=paper,
+        ),
         html.section("Differences", differences, lead=minus) if differences else None,
         html.section("What differs from the paper, and why", tag("ul", *(tag("li", each) for each in table.differs))),
         html.section("Variants and cost", _costs(rows)),

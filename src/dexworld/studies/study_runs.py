@@ -4,6 +4,8 @@
 <output>/readers/ENC    an encoder and the keypoint evaluator of its latents, shared by all variants with this encoder
 <output>/runs/NAME-SEED a variant: its model, and what was measured of it
 
+A variant's `Kind` trains and measures it. Here are those of world models.
+
 Everything that a variant doesn't change is shared: the encoder and its latents, the windows of a seed (a pure function
 of seed and number), the held-out episodes, the evaluator.
 """
@@ -12,9 +14,9 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -31,10 +33,12 @@ from dexworld.evaluation.results import plain
 from dexworld.models.keypoint_head import KeypointEvaluator
 from dexworld.models.latent_readers import encoder_fingerprint, open_evaluator
 from dexworld.models.world_model import build_world_model, load_world_model
-from dexworld.studies.study import SAMPLING, Table, Variant
+from dexworld.studies.study import SAMPLING, Kind, Plan, Table, Variant
 from dexworld.studies.study_data import FIRST_SCENE, Progress, collect_all, recordings_of
 from dexworld.studies.study_measures import Subject
+from dexworld.studies.world_model_plan import world_model_plan
 from dexworld.training.distributed import Processes, local_device
+from dexworld.training.estimate import PlanConfig
 from dexworld.training.run_data import RunData, fit_encoder
 from dexworld.training.sources import open_data
 from dexworld.training.train_evaluator import EvaluatorRunConfig, EvaluatorTrainConfig, train_evaluator
@@ -84,8 +88,9 @@ class Study:
         runnable = [name for name in names if all(map(self.can_run, self.table.with_ancestors([name])))]
         depths = self.table.with_ancestors(runnable)
         todo = [Job(name, seed) for seed in seeds for name in depths if not self.finished(name, seed)]
-        readers = {self._readers(self.table.variant(job.variant)): job.variant for job in todo}
-        missing = [Job(name) for place, name in readers.items() if not (place / "evaluator" / "results.json").exists()]
+        variants = {name: self.table.variant(name) for name in (job.variant for job in todo)}
+        shared = {kind_of(variant).shared(self, variant): name for name, variant in variants.items()}
+        missing = [Job(name) for file, name in shared.items() if file is not None and not file.exists()]
         waves = [("encoders", missing)]
         for depth in sorted(set(depths.values())):
             waves.append(("models", [job for job in todo if depths[job.variant] == depth]))
@@ -104,7 +109,7 @@ class Study:
         """Do one job in this process."""
         variant = self.table.variant(job.variant)
         if job.seed is None:
-            self._make_readers(variant)
+            kind_of(variant).share(self, variant)
         elif not self.finished(job.variant, job.seed):
             self._run(variant, job.seed)
 
@@ -151,6 +156,18 @@ class Study:
 
     def _run(self, variant: Variant, seed: int) -> None:
         """Train and measure a variant. What was cut off goes on from its last checkpoint."""
+        kind, folder = kind_of(variant), self.folder(variant.name, seed)
+        content = {"variant": variant.name, "seed": seed, **kind.train(self, variant, seed)}
+        begin = time.process_time()
+        sums = kind.measure(self, variant, seed)
+        with written_atomically(folder / "sums.npz") as temporary, open(temporary, "wb") as file:
+            np.savez_compressed(file, **sums)  # type: ignore[arg-type]
+        write_json(folder / "measured.json", content | {"measure_cpu_s": round(time.process_time() - begin, 2)})
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        shutil.rmtree(folder / "start", ignore_errors=True)
+
+    def _train(self, variant: Variant, seed: int) -> dict[str, Any]:
+        """Train a variant's world model, and say what it took."""
         folder, training = self.folder(variant.name, seed), self.table.training_of(variant, seed)
         start = self.folder(variant.initial, seed) / "model" if variant.initial else folder / "start"
         own: dict[str, Any] = {
@@ -162,21 +179,7 @@ class Study:
         config = RunConfig(data=self.data(*variant.data), output=folder, initial=str(start), **own)
         if not (start / "config.json").exists():
             self._new_model(variant, config).save_pretrained(start, {"training_seeds": []})
-        cpu, wall = time.process_time(), time.monotonic()
-        model = train(config)
-        share = (time.process_time() - cpu) / (time.monotonic() - wall)
-        seconds = read_json(folder / "results.json")["seconds"]  # of training alone, all sittings together
-        begin = time.process_time()
-        sums = self._measured(model, variant, folder)
-        with written_atomically(folder / "sums.npz") as temporary, open(temporary, "wb") as file:
-            np.savez_compressed(file, **sums)  # type: ignore[arg-type]
-        trained = load_world_model(model)
-        content = {"variant": variant.name, "seed": seed, "steps": training.steps, "train_seconds": seconds}
-        content |= {"train_cpu_s": round(share * seconds, 2), "measure_cpu_s": round(time.process_time() - begin, 2)}
-        content |= {"parameters": sum(each.numel() for each in trained.parameters() if each.requires_grad)}
-        write_json(folder / "measured.json", content | {"training": asdict(training)})
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        shutil.rmtree(folder / "start", ignore_errors=True)
+        return what_it_took(partial(train, config), load_world_model, training)
 
     def _new_model(self, variant: Variant, config: RunConfig) -> Any:
         """A model of new weights with the shared encoder, its actions scaled to the data."""
@@ -189,15 +192,60 @@ class Study:
         source, _ = open_data(config, config.training, data, own, fingerprint, device, Processes())
         return scaled_to_data(model, source, data, config)
 
-    def _measured(self, model: Path, variant: Variant, folder: Path) -> Sums:
+    def _measured(self, variant: Variant, seed: int) -> Sums:
+        folder = self.folder(variant.name, seed)
         held_out = {name: self.output / "data" / f"held-out-{name}" for name in self.table.sizes.held_out}
         evaluator = _evaluator(self._readers(variant))
-        subject = Subject(model, evaluator, held_out, folder, self.split, FIRST_SCENE[self.split],
+        subject = Subject(folder / "model", evaluator, held_out, folder, self.split, FIRST_SCENE[self.split],
                           self.table.sizes.task_episodes)  # fmt: skip
         sums: Sums = {}
         for measure in self.table.measures:
             sums |= measure(subject)
         return sums
+
+
+@dataclass(frozen=True)
+class WorldModels:
+    """The kind of a variant that names none: a world model of any registered kind, with its encoder and evaluator."""
+
+    def shared(self, study: Study, variant: Variant) -> Path:
+        """The last file of the encoder and its evaluator."""
+        return study._readers(variant) / "evaluator" / "results.json"
+
+    def share(self, study: Study, variant: Variant) -> None:
+        """Make both."""
+        study._make_readers(variant)
+
+    def train(self, study: Study, variant: Variant, seed: int) -> dict[str, Any]:
+        """From new weights, or from another variant's model."""
+        return study._train(variant, seed)
+
+    def measure(self, study: Study, variant: Variant, seed: int) -> Sums:
+        """With the evaluator of its encoder."""
+        return study._measured(variant, seed)
+
+    def plan(self, table: Table, variant: Variant, machines: PlanConfig) -> Plan:
+        """See `world_model_plan`."""
+        return world_model_plan(table, variant, machines)
+
+
+def kind_of(variant: Variant) -> Kind:
+    """Who trains and measures a variant."""
+    return variant.kind or WorldModels()
+
+
+def what_it_took(fit: Callable[[], Path], load: Callable[[Path], Any], training: Any) -> dict[str, Any]:
+    """Train with `fit`, which gives the model's folder beside its results.json; what `Kind.train` says of it.
+
+    load: reads the model. training: the settings.
+    """
+    cpu, wall = time.process_time(), time.monotonic()
+    folder = fit()
+    share = (time.process_time() - cpu) / (time.monotonic() - wall)
+    seconds = read_json(folder.parent / "results.json")["seconds"]  # of training alone, all sittings together
+    content = {"steps": training.steps, "train_seconds": seconds, "train_cpu_s": round(share * seconds, 2)}
+    content |= {"parameters": sum(each.numel() for each in load(folder).parameters() if each.requires_grad)}
+    return content | {"training": asdict(training)}
 
 
 @lru_cache(maxsize=1)
