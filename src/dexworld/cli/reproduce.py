@@ -99,8 +99,10 @@ class Reproduce:
     def _report(self, study: Study) -> Path:
         table, seeds = study.table, list(self.seeds)
         rows = summary(study, seeds, self.resamples)
-        first = FIRST_SCENE[self.split]
-        held_out = {name: each.episodes for name, each in table.sizes.held_out.items()}
+        measured_on = table.sizes.held_out
+        held_out = {name: each.episodes for name, each in measured_on.items()}
+        starts = [(FIRST_SCENE[self.split] + each.seed, each.episodes) for each in measured_on.values()]
+        scenes = [first + number for first, count in starts for number in range(count)]
         content: dict[str, Any] = {
             "table": self.table,
             "scale": self.scale,
@@ -109,7 +111,7 @@ class Reproduce:
         }
         content |= {"sizes": asdict(table.sizes), "resamples": self.resamples, "variants": rows}
         content |= {"paper": asdict(table.paper), "differs": table.differs}
-        write_results(self.output, content, seeds=range(first, first + max(held_out.values())))
+        write_results(self.output, content, seeds=scenes)
         write_text(self.output / "table.md", markdown(table, rows, seeds))
         notices = [f"Scale {self.scale}. Measured on {self.split} scenes, which no model was trained on."]
         if self.steps or self.episodes:

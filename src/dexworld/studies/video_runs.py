@@ -20,7 +20,7 @@ from dexworld.training.estimate import PlanConfig
 from dexworld.video.clips.clip import TripletClip
 from dexworld.video.clips.triplets import open_triplets
 from dexworld.video.judge.evaluate_videos import EvaluateConfig, evaluate_methods
-from dexworld.video.judge.references import CODEC_TRUTH, STATIC_COPY, Reference, VideoMethod
+from dexworld.video.judge.references import CODEC_TRUTH, STATIC_COPY, STATIC_COPY_CODEC, Reference, VideoMethod
 from dexworld.video.model.clip_latents import check_clips, tensors_digest
 from dexworld.video.model.dwm import DWM, load_video_model
 from dexworld.video.model.generate import GenerateConfig, Generator, SDEdit
@@ -29,9 +29,8 @@ from dexworld.video.model.video_config import Condition
 from dexworld.video.model.video_cost import estimate
 from dexworld.video.model.video_task import VideoTrainConfig
 
-CODEC_CLIPS = 500  # that a codec is fitted on: all of a miniature's, so its codec doesn't depend on the seed
+CODEC_CLIPS = 1000  # that a codec is fitted on: all of a miniature's, so its codec doesn't depend on the seed
 UNTRAINED = {"steps": 0, "train_seconds": 0.0, "train_cpu_s": 0.0, "parameters": 0}
-CONTROLS = (STATIC_COPY, CODEC_TRUTH)  # what every table is judged by, measured with every model
 
 
 def decoded(model: DWM) -> VideoMethod:
@@ -41,7 +40,12 @@ def decoded(model: DWM) -> VideoMethod:
 
 def still(model: DWM) -> VideoMethod:
     """The static video through the model's codec."""
-    return Reference("still", "static", model.codec)
+    return Reference(STATIC_COPY_CODEC, "static", model.codec)
+
+
+def truth(model: DWM) -> VideoMethod:
+    """The true video through the model's codec: the ceiling of what its latents can show."""
+    return Reference(CODEC_TRUTH, "interaction", model.codec)
 
 
 @dataclass(frozen=True)
@@ -111,10 +115,10 @@ class VideoModels:
 
 @dataclass(frozen=True)
 class ClipMeasure:
-    """Figures of videos of held-out clips (docs/video_data.md), with those of `CONTROLS`.
+    """Figures of videos of held-out clips (docs/video_data.md), and of the static video without any codec.
 
     Of clips `moving` come `moving/psnr_inside` and `moving/psnr_inside/clips`, 1 where a clip has that figure and else
-    0; `moving/static_copy/psnr_inside` of a control.
+    0; `moving/static_copy/psnr_inside` of the static video.
     """
 
     held_out: str
@@ -130,12 +134,10 @@ class ClipMeasure:
         about = {"clips": triplets.fingerprint, "method": method.name, "model": tensors_digest(model.state_dict())}
         ledger = Ledger(folder / f"{self.held_out}.jsonl", asdict(config) | about)
         decoded_one_by_one = cast(Sequence[TripletClip], triplets)
-        result = evaluate_methods(decoded_one_by_one, [method], config, model.codec, ledger=ledger)
-        sums: Sums = {}
-        for name, before in {method.name: "", **{each: f"{each}/" for each in CONTROLS}}.items():
+        result, sums = evaluate_methods(decoded_one_by_one, [method], config, ledger=ledger), Sums()
+        for name, before in {method.name: self.held_out, STATIC_COPY: f"{self.held_out}/{STATIC_COPY}"}.items():
             for measure in result.measures:
                 values = [value if isinstance(value, int | float) else None for value in result.of(name, measure)]
-                key = f"{self.held_out}/{before}{measure}"
-                sums[key] = np.array([[value or 0.0] for value in values])
-                sums[f"{key}/clips"] = np.array([[float(value is not None)] for value in values])
+                sums[f"{before}/{measure}"] = np.array([[value or 0.0] for value in values])
+                sums[f"{before}/{measure}/clips"] = np.array([[float(value is not None)] for value in values])
         return sums

@@ -1,12 +1,12 @@
 """The tables of the DWM paper (CVPR 2026) as studies: its main table, its ablation of the data, and of the hands."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from dexworld.studies.study import Figure, Published, Recording, Scale, Sizes, Table, Variant
-from dexworld.studies.video_runs import CODEC_CLIPS, ClipMeasure, EditedBySDEdit, VideoModels, still
+from dexworld.studies.video_runs import ClipMeasure, EditedBySDEdit, VideoModels, still, truth
 from dexworld.training.estimate import DataPlan
+from dexworld.video.judge.references import STATIC_COPY
 from dexworld.video.model.video_config import CONCATENATED, Condition
 
 PAPER = "Dexterous World Models (DWM), CVPR 2026"
@@ -14,15 +14,14 @@ PAPER = "Dexterous World Models (DWM), CVPR 2026"
 ON_PAPER = {"moving": DataPlan("TRUMANS", 23.3, 8, 13_721), "fixed": DataPlan("TASTE-Rob", 5.6, 8, 3_289)}
 CAMERAS = {"moving": "moving camera", "fixed": "fixed camera"}
 BOTH = tuple(CAMERAS)
-PRIOR, STILL, OURS = "inpainting prior", "static copy", "DWM"
+CEILING, STILL, PRIOR, FUN, OURS = "ceiling", "static copy", "inpainting prior", "CVX-Fun fine-tuned", "DWM"
 MEASURES = ("PSNR", "SSIM", "LPIPS", "DreamSim")
 COLUMNS = tuple(f"{camera} {measure}" for camera in ("moving", "fixed", "real moving") for measure in MEASURES)
 NOTHING_PRINTED = (None,) * len(MEASURES)
 HYBRID = (25.03, 0.844, 0.289, 0.086, 21.55, 0.816, 0.227, 0.057, 21.65, 0.550, 0.557, 0.225)
 GLOSSARY = (
     "Inside: where the truth differs from the static scene or hands are; outside: all else. Gradient distance: 0 to 1, "
-    "lower is better. Every row shows decoded pixels, so the ceiling is the true video through the codec. Means over "
-    "clips and three videos of each."
+    "lower is better. Every row shows decoded pixels. Means over clips and three videos of each."
 )
 SIMULATED = (
     "Clips are simulated, 17 frames of 96 x 144, and models small: all of it runs on two cores. The order of rows can "
@@ -38,38 +37,50 @@ def _sizes(scale: Scale) -> Sizes:
     shared: dict[str, Any] = {"learning_rate": 2e-3, "warmup_steps": 100}
     if scale == "paper":
         return Sizes("cogvideox-fun-5b", {"steps": 8000}, ON_PAPER, batch_size=56, learning_rate=1e-4, warmup_steps=100)
-    moving, fixed = (4000, 1000) if scale == "small" else (400, 100)
-    held_out = 100 if scale == "small" else 40
-    data, tested = (
-        {"moving": Recording("triplets", counts[0], starts[0]),
-         "fixed": Recording("triplets", counts[1], starts[1], {"camera": "fixed"})}
-        for counts, starts in (((moving, fixed), (40_000, 60_000)), ((held_out, held_out), (5_000, 5_200)))
-    )  # fmt: skip
+    tested = _clips(100, 100, 5_000, 5_200) if scale == "small" else _clips(40, 40, 5_000, 5_200)
     if scale == "small":
+        data = _clips(4000, 1000, 40_000, 60_000)
         return Sizes("small", {"pretrain": 2000, "steps": 14_000}, data, tested, batch_size=32, **shared)
-    assert moving + fixed <= CODEC_CLIPS
-    return Sizes("mini", {"pretrain": 300, "steps": 800}, data, tested, **shared)
+    return Sizes("mini", {"pretrain": 600, "steps": 1200}, _clips(800, 200, 40_000, 60_000), tested, **shared)
 
 
-def _variants(scale: Scale, rows: dict[str, tuple[Condition, str, tuple[str, ...]]], **more: Any) -> list[Variant]:
-    """The prior, static copy, and a model for each row: its condition, what it is told, what it is compared with."""
-    averaged = {"ema": 0.99} if scale == "miniature" else {}  # of few steps
-    trained: dict[str, Any] = {"training": averaged | ({} if scale == "paper" else {"timestep_shift": 5.0})}
-    base: dict[str, Any] = {"training": averaged | {"goal": "inpainting"}, "kind": VideoModels("none")}
-    base["budget"] = () if scale == "paper" else ("pretrain",)
-    what = "fills masked video; here everything is known. All others start from it"
-    variants = [Variant(PRIOR, what, (), BOTH, **base)]
-    own: dict[str, Any] = {"initial": PRIOR, "budget": (), "kind": VideoModels("none", still)}
-    variants.append(Variant(STILL, "the static scene, through the codec", (PRIOR,), BOTH, **own))
-    for name, (condition, what, against) in rows.items():
-        rank = 64 if scale == "paper" and condition in (*CONCATENATED, "none") else 0
-        own = {"initial": PRIOR, "kind": VideoModels(condition, lora_rank=rank), **trained, **more}
-        variants.append(Variant(name, what, against, BOTH, **own))
-    return variants
+def _clips(moving: int, fixed: int, moving_seed: int, fixed_seed: int) -> dict[str, Recording]:
+    return {
+        "moving": Recording("triplets", moving, moving_seed),
+        "fixed": Recording("triplets", fixed, fixed_seed, {"camera": "fixed"}),
+    }
+
+
+def _references(scale: Scale) -> list[Variant]:
+    """The ceiling, static copy, and the prior."""
+    own: dict[str, Any] = {"training": _averaged(scale) | {"goal": "inpainting"}, "kind": VideoModels("none")}
+    own["budget"] = () if scale == "paper" else ("pretrain",)
+    return [
+        _untrained(CEILING, "the true video, through the codec", truth),
+        _untrained(STILL, "the static scene, through the codec", still),
+        Variant(PRIOR, "fills masked video; here all is known. The others start from it", (STILL,), BOTH, **own),
+    ]
+
+
+def _untrained(name: str, what: str, shows: Any, against: tuple[str, ...] = (), paper: str | None = None) -> Variant:
+    """Something else that the prior shows."""
+    return Variant(name, what, against, BOTH, (), PRIOR, kind=VideoModels("none", shows), paper=paper)
+
+
+def _trained(scale: Scale, name: str, condition: Condition, what: str, *against: str, **own: Any) -> Variant:
+    """A model with a condition, trained on from the prior. own: further fields of the variant."""
+    rank = 64 if scale == "paper" and condition in (*CONCATENATED, "none") else 0
+    training = {} if scale == "paper" else _averaged(scale) | {"timestep_shift": 5.0}
+    shared: dict[str, Any] = {"data": BOTH, "initial": PRIOR, "training": training, "paper": name}
+    return Variant(name, what, against, kind=VideoModels(condition, lora_rank=rank), **(shared | own))
+
+
+def _averaged(scale: Scale) -> dict[str, Any]:
+    return {"ema": 0.99} if scale == "miniature" else {}  # few steps
 
 
 def clip_columns(held_out: str) -> tuple[Figure, ...]:
-    """Figures of held-out clips, and of static copy as it is and the true video through the codec."""
+    """Figures of held-out clips, and two of the static video without any codec."""
     title, made = CAMERAS[held_out], []
     shown = {"psnr": ("PSNR", 2), "ssim": ("SSIM", 3), "psnr_inside": ("PSNR inside", 2)}
     shown |= {"psnr_outside": ("PSNR outside", 2), "gradient_distance_inside": ("gradient distance inside", 3)}
@@ -77,15 +88,16 @@ def clip_columns(held_out: str) -> tuple[Figure, ...]:
         sums = (f"{held_out}/{key}", f"{held_out}/{key}/clips")
         column = f"{held_out} {name}" if name in MEASURES else None
         made.append(Figure(f"{held_out}_{key}", f"{title}: {name}", *sums, None, digits=digits, paper=column))
-    for control, what in {"static_copy": "static copy without codec", "codec_truth": "the ceiling"}.items():
-        for key, name in {"psnr_inside": "PSNR inside", "psnr_outside": "PSNR outside"}.items():
-            sums = (f"{held_out}/{control}/{key}", f"{held_out}/{control}/{key}/clips")
-            own: dict[str, Any] = {"seconds": None, "digits": 2, "of_variant": False}
-            made.append(Figure(f"{held_out}_{control}_{key}", f"{title}: {name} of {what}", *sums, **own))
+    for key in ("psnr_inside", "psnr_outside"):
+        sums = (f"{held_out}/{STATIC_COPY}/{key}", f"{held_out}/{STATIC_COPY}/{key}/clips")
+        what, own = f"{title}: {shown[key][0]} of the static video itself", {"digits": 2, "of_variant": False}
+        made.append(Figure(f"{held_out}_{STATIC_COPY}_{key}", what, *sums, None, **own))
     return tuple(made)
 
 
-def _table(name: str, title: str, lead: str, scale: Scale, variants: list[Variant], paper: Published, *differs: str):
+def _table(
+    name: str, title: str, lead: str, scale: Scale, variants: list[Variant], paper: Published, *differs: str
+) -> Table:
     measures, columns = tuple(map(ClipMeasure, CAMERAS)), tuple(each for name in CAMERAS for each in clip_columns(name))
     sizes, about = _sizes(scale), (*SIMULATED, *differs)
     return Table(name, title, lead, sizes, tuple(variants), measures, columns, (), paper, about, GLOSSARY)
@@ -93,20 +105,18 @@ def _table(name: str, title: str, lead: str, scale: Scale, variants: list[Varian
 
 def dwm_main(scale: Scale) -> Table:
     """The main table: DWM beside its baselines."""
-    rows: dict[str, tuple[Condition, str, tuple[str, ...]]] = {
-        "CVX-Fun fine-tuned": ("none", "the static scene; no hands", (STILL,)),
-        "InterDyn": ("control", "the first frame and, by a control branch, the hands' silhouette; no scene", (STILL,)),
-        OURS: ("mesh", "the static scene and rendered hands", (STILL, "CVX-Fun fine-tuned", "InterDyn")),
-    }
-    variants = [replace(each, paper=each.name) if each.name in rows else each for each in _variants(scale, rows)]
-    edited = {"CVX SDEdit": (0.7, "CVX SDEdit"), "CVX SDEdit, weaker": (0.3, None)}
-    for name, (strength, row) in edited.items():
+    variants = _references(scale)
+    for name, (strength, row) in {"CVX SDEdit": (0.7, "CVX SDEdit"), "CVX SDEdit, weaker": (0.3, None)}.items():
         what = f"the static scene, noised to {strength:g} and denoised by the prior, which sees no scene and no hands"
-        own: dict[str, Any] = {"kind": VideoModels("none", EditedBySDEdit(strength)), "budget": (), "paper": row}
-        variants.insert(-3, Variant(name, what, (STILL,), BOTH, initial=PRIOR, **own))
+        variants.append(_untrained(name, what, EditedBySDEdit(strength), (STILL,), row))
+    variants += [
+        _trained(scale, FUN, "none", "the static scene; no hands", STILL),
+        _trained(scale, "InterDyn", "control", "first frame and, by a control branch, silhouette of hands", STILL),
+        _trained(scale, OURS, "mesh", "the static scene and rendered hands", STILL, FUN, "InterDyn"),
+    ]
     printed = {
         "CVX SDEdit": (19.42, 0.675, 0.464, 0.257, 16.19, 0.586, 0.446, 0.224, 19.15, 0.507, 0.676, 0.492),
-        "CVX-Fun fine-tuned": (20.54, 0.767, 0.370, 0.175, 18.95, 0.780, 0.265, 0.089, 18.13, 0.472, 0.591, 0.328),
+        FUN: (20.54, 0.767, 0.370, 0.175, 18.95, 0.780, 0.265, 0.089, 18.13, 0.472, 0.591, 0.328),
         "InterDyn": (*NOTHING_PRINTED, 19.33, 0.744, 0.240, 0.135, *NOTHING_PRINTED),
         OURS: HYBRID,
     }
@@ -126,20 +136,16 @@ def dwm_main(scale: Scale) -> Table:
 
 def dwm_data(scale: Scale) -> Table:
     """The ablation of the data: clips of a moving camera, of a fixed one, and both."""
-    told = "trained on clips of {}"
-    data = {"moving": ("moving",), "fixed": ("fixed",), "both": BOTH}
-    papers = {"moving": "TRUMANS only", "both": "TRUMANS and TASTE-Rob"}
-    what = {"moving": "a moving camera", "fixed": "a fixed camera", "both": "both kinds"}
-    rows: dict[str, tuple[Condition, str, tuple[str, ...]]] = {
-        name: ("mesh", told.format(what[name]), (STILL,) if name == "both" else ("both",)) for name in data
-    }
+    alone, both, told = "TRUMANS only", "TRUMANS and TASTE-Rob", "trained on clips of"
     variants = [
-        replace(each, data=data[each.name], paper=papers.get(each.name)) if each.name in data else each
-        for each in _variants(scale, rows)
+        *_references(scale),
+        _trained(scale, "moving", "mesh", f"{told} a moving camera", "both", data=("moving",), paper=alone),
+        _trained(scale, "fixed", "mesh", f"{told} a fixed camera", "both", data=("fixed",), paper=None),
+        _trained(scale, "both", "mesh", f"{told} both kinds", STILL, paper=both),
     ]
     printed = {
-        papers["moving"]: (*NOTHING_PRINTED, None, None, 0.304, 0.124, *NOTHING_PRINTED),
-        papers["both"]: HYBRID,
+        alone: (*NOTHING_PRINTED, None, None, 0.304, 0.124, *NOTHING_PRINTED),
+        both: HYBRID,
     }
     says = "With TASTE-Rob, LPIPS on its clips falls from 0.304 to 0.227, and DreamSim from 0.124 to 0.057."
     return _table(
@@ -156,17 +162,19 @@ def dwm_data(scale: Scale) -> Table:
 
 def dwm_hands(scale: Scale) -> Table:
     """The ablation of the hands: how a model is told of them."""
-    rows: dict[str, tuple[Condition, str, tuple[str, ...]]] = {
-        "no hands": ("none", "the static scene alone", (STILL,)),
-        "AdaLN (global)": ("adaln-global", "42 keypoints of all frames through the norms", ("no hands",)),
-        "AdaLN (per-frame)": ("adaln-frame", "42 keypoints of each latent frame through the norms", ("no hands",)),
-        "mask": ("mask", "the hands' silhouette as input channels", ("no hands",)),
-        "mesh": ("mesh", "rendered hands as input channels", ("no hands", "AdaLN (per-frame)", "mask")),
-    }
-    variants = [replace(each, paper=each.name) if each.name in rows else each for each in _variants(scale, rows)]
+    bare, by_frame = "no hands", "AdaLN (per-frame)"
+    keypoints = "42 keypoints through the norms, those of {}"
+    variants = [
+        *_references(scale),
+        _trained(scale, bare, "none", "the static scene alone", STILL, paper=None),
+        _trained(scale, "AdaLN (global)", "adaln-global", keypoints.format("all frames together"), bare),
+        _trained(scale, by_frame, "adaln-frame", keypoints.format("each latent frame"), bare),
+        _trained(scale, "mask", "mask", "the hands' silhouette as input channels", bare),
+        _trained(scale, "mesh", "mesh", "rendered hands as input channels", bare, by_frame, "mask"),
+    ]
     printed = {
         "AdaLN (global)": (21.96, 0.806, 0.306, 0.127),
-        "AdaLN (per-frame)": (22.79, 0.827, 0.288, 0.110),
+        by_frame: (22.79, 0.827, 0.288, 0.110),
         "mask": (22.88, 0.797, 0.338, 0.137),
         "mesh": (24.15, 0.834, 0.304, 0.094),
     }
