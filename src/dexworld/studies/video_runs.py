@@ -89,8 +89,8 @@ class VideoModels:
 
     def measure(self, study: Study, variant: Variant, seed: int) -> Sums:
         """Of every held-out clip."""
-        own = variant.name if variant.budget or variant.initial is None else variant.initial
-        model = load_video_model(str(study.folder(own, seed) / "model"), study.device)
+        trained = variant.name if variant.budget else str(variant.initial)
+        model = load_video_model(str(study.folder(trained, seed) / "model"), study.device)
         method, sums = self.shows(model), Sums()
         for measure in study.table.measures:
             place = study.output / "data" / f"held-out-{measure.held_out}"

@@ -15,6 +15,7 @@ ON_PAPER = {"moving": DataPlan("TRUMANS", 23.3, 8, 13_721), "fixed": DataPlan("T
 CAMERAS = {"moving": "moving camera", "fixed": "fixed camera"}
 BOTH = tuple(CAMERAS)
 CEILING, STILL, PRIOR, FUN, OURS = "ceiling", "static copy", "inpainting prior", "CVX-Fun fine-tuned", "DWM"
+NEEDS = ("video", "diffusers")
 MEASURES = ("PSNR", "SSIM", "LPIPS", "DreamSim")
 COLUMNS = tuple(f"{camera} {measure}" for camera in ("moving", "fixed", "real moving") for measure in MEASURES)
 NOTHING_PRINTED = (None,) * len(MEASURES)
@@ -54,7 +55,7 @@ def _clips(moving: int, fixed: int, moving_seed: int, fixed_seed: int) -> dict[s
 def _references(scale: Scale) -> list[Variant]:
     """The ceiling, static copy, and the prior."""
     own: dict[str, Any] = {"training": _averaged(scale) | {"goal": "inpainting"}, "kind": VideoModels("none")}
-    own["budget"] = () if scale == "paper" else ("pretrain",)
+    own |= {"budget": () if scale == "paper" else ("pretrain",), "needs": NEEDS}
     return [
         _untrained(CEILING, "the true video, through the codec", truth),
         _untrained(STILL, "the static scene, through the codec", still),
@@ -64,14 +65,14 @@ def _references(scale: Scale) -> list[Variant]:
 
 def _untrained(name: str, what: str, shows: Any, against: tuple[str, ...] = (), paper: str | None = None) -> Variant:
     """Something else that the prior shows."""
-    return Variant(name, what, against, BOTH, (), PRIOR, kind=VideoModels("none", shows), paper=paper)
+    return Variant(name, what, against, BOTH, (), PRIOR, kind=VideoModels("none", shows), paper=paper, needs=NEEDS)
 
 
 def _trained(scale: Scale, name: str, condition: Condition, what: str, *against: str, **own: Any) -> Variant:
     """A model with a condition, trained on from the prior. own: further fields of the variant."""
     rank = 64 if scale == "paper" and condition in (*CONCATENATED, "none") else 0
     training = {} if scale == "paper" else _averaged(scale) | {"timestep_shift": 5.0}
-    shared: dict[str, Any] = {"data": BOTH, "initial": PRIOR, "training": training, "paper": name}
+    shared: dict[str, Any] = {"data": BOTH, "initial": PRIOR, "training": training, "paper": name, "needs": NEEDS}
     return Variant(name, what, against, kind=VideoModels(condition, lora_rank=rank), **(shared | own))
 
 
