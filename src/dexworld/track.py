@@ -94,8 +94,8 @@ COLUMNS: dict[str, Column] = {
     "joint_targets": Column((None,)),  # radians commanded at each frame
 }
 # Columns that are checked where they are used. A fault in one of them can't stop a read.
-#   keypoint_confidence (T, 42), body_world (T, 18, 3) metres with body_valid (T, 18), object_pixels (T, n, 2) and
-#   object_positions (T, n, 3) metres with NaN where an object is absent, object_motion (T,) metres since the frame
+#   keypoint_confidence (T, 42), body_world (T, 18, 3) metres with body_valid (T, 18), object_positions (T, n, 3)
+#   metres in the world with NaN where an object is absent, object_motion (T,) metres since the frame
 #   before, object_kinds (T, n) places in OBJECT_KINDS, -1 where absent, object_colours (T, n, 3) RGB in [0, 1],
 #   points (T, n, 2) tracked pixels with points_visible (T, n), action (T, n) as the source recorded it.
 OBJECT_KINDS = ("box", "can", "ball", "bottle", "mug", "bowl")

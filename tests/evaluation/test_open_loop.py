@@ -4,7 +4,7 @@ Frames are 32x56. The first row of a frame holds the twelve tracked keypoints, (
 one brightness. Latents are the raw pixels of 8x8 patches, so every error is known.
 """
 
-import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +12,13 @@ import torch
 
 from dexworld.actions import hand_motion
 from dexworld.evaluation.open_loop import OpenLoopConfig, clip_of, derangement, evaluate_open_loop, transplanted
-from dexworld.evaluation.open_loop_metrics import keypoint_sums, keypoint_views, moving_tokens, token_grid
+from dexworld.evaluation.open_loop_metrics import (
+    keypoint_sums,
+    keypoint_views,
+    moving_tokens,
+    object_pixels,
+    token_grid,
+)
 from dexworld.forecast import Forecast
 from dexworld.hands import NUM_KEYPOINTS, TRACKED
 from dexworld.track import ArrayFrames, Track
@@ -114,7 +120,7 @@ def test_figures_do_not_depend_on_the_run():
 
 
 def test_frames_are_taken_at_five_a_second_from_a_faster_recording():
-    episode = dataclasses.replace(make_episode(0, frames=121), fps=30.0)
+    episode = replace(make_episode(0, frames=121), fps=30.0)
     assert clip_of(episode, FAST).frames.indices == list(range(0, 121, 6))
 
 
@@ -135,7 +141,7 @@ def test_the_shuffled_control_starts_at_this_hand_and_moves_like_the_other():
     here, there = (clip_of(make_episode(seed), FAST) for seed in (0, 1))
     turned = torch.eye(4, dtype=torch.float64)
     turned[:3, :3] = torch.tensor([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
-    there_turned = dataclasses.replace(
+    there_turned = replace(
         there.with_columns(keypoints_world=there.keypoints_world @ turned[:3, :3].T),
         world_from_camera=turned @ there.world_from_camera,
     )
@@ -153,7 +159,7 @@ def test_the_shuffled_control_has_the_others_body_and_sentence():
         make_episode(seed, extras={"body_world": body, "body_valid": np.ones((21, 18), bool)})
         for seed, body in enumerate(bodies)
     ]
-    mixed = transplanted(*(clip_of(dataclasses.replace(each, task=f"task {each.seed}"), FAST) for each in both))
+    mixed = transplanted(*(clip_of(replace(each, task=f"task {each.seed}"), FAST) for each in both))
     assert bytes(mixed["task_utf8"][-1]).startswith(b"task 1\0")
     np.testing.assert_allclose(mixed["body_world"], bodies[0][0] + bodies[1] - bodies[1][0])
 
@@ -190,7 +196,8 @@ def test_tokens_form_a_grid_of_square_patches_or_are_refused():
 def test_moving_tokens_are_those_around_the_old_and_the_new_place_of_a_moved_object():
     objects = np.full((3, 2, 2), np.nan)
     objects[:, 0] = [[12.0, 12.0], [13.0, 12.0], [44.0, 12.0]]  # moves 1 px, then 32 px
-    covered = moving_tokens(objects, 28, (HEIGHT, WIDTH)).reshape(2, 4, 7)
+    unmoved = np.broadcast_to(objects[:1], objects[1:].shape)
+    covered = moving_tokens(objects[1:], unmoved, 28, (HEIGHT, WIDTH)).reshape(2, 4, 7)
     assert not covered[0].any()
     expected = np.zeros((4, 7), dtype=bool)
     expected[0:3, 0:3] = True
@@ -198,10 +205,23 @@ def test_moving_tokens_are_those_around_the_old_and_the_new_place_of_a_moved_obj
     np.testing.assert_array_equal(covered[1], expected)
 
 
+def test_a_camera_that_moves_moves_no_object():
+    positions = np.tile([[[0.0, 0.0, 1.0], [0.1, 0.0, 2.0], [0.0, 0.0, -1.0], [np.nan] * 3]], (3, 1, 1))
+    positions[2, 1] = [0.5, 0.0, 2.0]
+    cameras = np.tile(np.eye(4), (3, 1, 1))
+    cameras[:, 0, 3] = [0.0, 0.1, 0.2]
+    clip = replace(make_episode(0, frames=3, extras={"object_positions": positions}), world_from_camera=cameras)
+    now, unmoved = object_pixels(clip.tensors())
+    np.testing.assert_allclose(now[:, 0], [[28.0, 16.0], [23.0, 16.0], [18.0, 16.0]])
+    np.testing.assert_array_equal(unmoved[:, 0], now[:, 0])
+    np.testing.assert_allclose(now[:, 1, 0] - unmoved[:, 1, 0], [0.0, 0.0, 50 * 0.4 / 2.0])
+    assert np.isnan(now[:, 2:]).all()
+
+
 def test_object_error_is_reported_where_objects_are_known_and_null_elsewhere():
-    objects = np.tile(np.array([12.0, 12.0]), (21, 1, 1))
-    objects[1:, 0, 0] += 20
-    known = figures_of(0.5, extras={"object_pixels": objects})
+    objects = np.tile(np.array([-0.32, -0.08, 1.0]), (21, 1, 1))
+    objects[1:, 0, 0] += 0.4
+    known = figures_of(0.5, extras={"object_positions": objects})
     assert known["object_mse_ratio_1s"] == pytest.approx(0.25)
     assert known["episodes_with_moving_objects"] == 4
     unknown = figures_of(0.5)

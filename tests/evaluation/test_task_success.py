@@ -22,7 +22,7 @@ from dexworld.planning.controls import DoNothing, KinematicsOnly, RandomTargets,
 from dexworld.planning.mpc import MPCPolicy
 from dexworld.planning.policies import LEARNED, POLICIES, make_policy
 from dexworld.robots.environment import Environment, SimulatedEnvironment
-from dexworld.sim.kitchen.kitchen_env import KitchenEnv
+from dexworld.sim.kitchen.kitchen_env import KITCHEN, KitchenEnv
 from dexworld.sim.kitchen.kitchen_tasks import HORIZON, MOVES, draw_episode
 
 SEED = 900_003  # has an episode of reach, grasp and place
@@ -159,8 +159,8 @@ def test_every_policy_has_its_name(model, environment, episode):
 
 def test_an_evaluation_of_nothing_is_refused():
     for wrong, message in (
-        ({"tasks": ("reach", "juggle")}, r"\['juggle'\]; choose from reach"),
-        ({"tasks": ()}, "are missing"),
+        ({"tasks": ("reach", "juggle")}, r"\['juggle'\] are not in kitchen; choose from reach"),
+        ({"env": "garden"}, r"env 'garden' is unknown; choose from kitchen"),
         ({"episodes": 0}, "episodes must be >= 1"),
         ({"policies": ("bc", "best")}, r"\['best'\]; choose from world_model"),
     ):
@@ -256,7 +256,7 @@ def test_an_evaluation_runs_from_checkpoint_to_figures_and_plays_nothing_twice(c
     with open(file, "ab") as torn:  # killed while it wrote the next line
         torn.write(b'{"name": "reach 9')
     monkeypatch.setattr("dexworld.evaluation.tasks._play_all", None)
-    monkeypatch.setattr("dexworld.evaluation.tasks.draw_episode", None)
+    monkeypatch.setattr("dexworld.evaluation.tasks.task_suite", lambda name: replace(KITCHEN, draw=None))
     assert evaluate_tasks(config, file) == figures
     with pytest.raises(ValueError, match=r"planner was 'cpu', now 'paper'"):
         evaluate_tasks(replace(config, planner="paper"), file)

@@ -54,7 +54,7 @@ def test_the_reader_of_the_real_dataset_reads_what_was_recorded_without_a_warnin
         np.testing.assert_allclose(getattr(read, name), getattr(truth, name), atol=1e-6)
     np.testing.assert_allclose(read.intrinsics, truth.intrinsics, atol=1e-4)
     np.testing.assert_allclose(pixels_of(read)[0], pixels_of(truth)[0], atol=0.1)
-    for name in ("keypoint_confidence", "hand_poses_world", "hand_metacarpals_world", "body_world"):
+    for name in ("keypoint_confidence", "hand_poses_world", "hand_metacarpals_world", "body_world", "object_positions"):
         np.testing.assert_allclose(read.columns[name], truth.columns[name], atol=1e-6, err_msg=name)
     assert read.task == truth.task
     assert read.columns["body_valid"].all()
@@ -89,7 +89,7 @@ def test_the_file_holds_every_name_of_the_layout_with_rigid_float32_poses(writte
     _, path = written
     assert len(egodex.JOINT_NAMES) == len(set(egodex.JOINT_NAMES)) == 68
     with h5py.File(path) as file:
-        assert set(file) == {"camera", "transforms", "confidences"}
+        assert set(file) == {"camera", "transforms", "confidences", "dexworld"}
         assert set(file["transforms"]) == {"camera", *egodex.JOINT_NAMES}
         assert set(file["confidences"]) == set(egodex.JOINT_NAMES)
         assert file["camera/intrinsic"].shape == (3, 3)

@@ -91,6 +91,8 @@ def test_a_recording_is_an_episode_with_the_extras_that_it_promises(videos):
             "hand_poses_world": ((32, 2, 4, 4), "float32"),
             "hand_metacarpals_world": ((32, 8, 3), "float32"),
             "body_world": ((32, 18, 3), "float32"),
+            "object_positions": ((32, 4, 3), "float32"),
+            "object_motion": ((32,), "float32"),
         }
         assert (episode.task[:3], episode.task[-1]) == ("My ", ".")
         assert episode.keypoints_valid.all()

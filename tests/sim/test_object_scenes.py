@@ -5,6 +5,7 @@ import pytest
 from sim_recordings import bytes_of
 
 from dexworld.data.datasets import open_dataset
+from dexworld.evaluation.open_loop_metrics import object_pixels
 from dexworld.sim.collect_scenes import SceneRange, collect_objects
 from dexworld.sim.kitchen.kitchen_scene import EGO_CAMERA
 from dexworld.sim.kitchen.kitchen_simulation import MAX_OBJECTS
@@ -23,7 +24,7 @@ def test_hands_move_objects_and_points_go_with_them(pushes):
     motion, points = pushes["object_motion"], pushes["points"]
     assert (pushes.fps, len(pushes), points.shape[1:]) == (1.0, 7, (POINTS, 2))
     assert motion.max() > 0.02
-    centres = pushes["object_pixels"]
+    centres, _ = object_pixels(pushes.tensors())
     np.testing.assert_allclose(points[:, :MAX_OBJECTS], centres, atol=1e-3)
     moved = np.nanmax(np.linalg.norm(np.diff(points, axis=0), axis=-1), axis=0)
     assert np.nanmax(moved[:MAX_OBJECTS]) > 1.0

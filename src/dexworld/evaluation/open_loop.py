@@ -25,6 +25,7 @@ from dexworld.evaluation.open_loop_metrics import (
     keypoint_views,
     latent_sums,
     moving_tokens,
+    object_pixels,
     summarise,
 )
 from dexworld.geometry import invert
@@ -199,10 +200,11 @@ def measure(
 
     truth, first = latents[1:], latents[:1].expand_as(latents[1:])
     predictions = dict(zip(PREDICTIONS, (rollouts[0], rollouts[1], first), strict=True))
-    size, objects = clip.frames.size, clip.get("object_pixels")
+    size, objects = clip.frames.size, object_pixels(clip)
     tokens = np.zeros((steps, truth.shape[1]))
     if objects is not None:
-        tokens = moving_tokens(objects.numpy(), truth.shape[1], size).astype(float)
+        now, unmoved = objects
+        tokens = moving_tokens(now[1:], unmoved[1:], truth.shape[1], size).astype(float)
     motion = hand_motion(clip.keypoints_world, clip.keypoints_valid, clip.world_from_camera, clip.intrinsics)
     pixels, true = motion.pixels[1:, :, :2], {"true_latents_": truth}
     views = keypoint_views(pixels, motion.visible[1:], size)

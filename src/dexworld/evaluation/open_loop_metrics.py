@@ -10,12 +10,14 @@ from torch import Tensor
 
 from dexworld.evaluation.independent_metrics import RATIOS
 from dexworld.evaluation.intervals import bootstrap_ratio
+from dexworld.geometry import invert, project, transform_points
 from dexworld.hands import NUM_TRACKED
+from dexworld.track import Track
 
 PCK_THRESHOLDS = (2.5, 5.0, 10.0, 20.0)  # pixels of a 224x392 frame, as released
 REFERENCE_HEIGHT = 224  # of that frame; thresholds shrink with lower pictures
 RELEASED_BORDER = (4, 5)  # pixels before and after a keypoint that its 9x9 heatmap needs, else it counts as not visible
-MOVED_PX = 4.0  # an object that moved less than this since the first frame counts as still
+MOVED_PX = 4.0  # an object this near to where it would be had it not moved counts as still
 # Prefixes of figures: the model with the true motion, the model with another motion, and "nothing changes".
 PREDICTIONS = ("", "shuffled_", "copy_last_")
 
@@ -76,19 +78,34 @@ def token_grid(tokens: int, image_size: tuple[int, int]) -> tuple[int, int]:
     return rows, tokens // rows
 
 
-def moving_tokens(objects_px: np.ndarray, tokens: int, size: tuple[int, int]) -> np.ndarray:
+def object_pixels(clip: Track) -> tuple[np.ndarray, np.ndarray] | None:
+    """Where a clip's objects are, (T, n, 2) pixels, and where they would be had nothing moved but the camera.
+
+    Of their centres; NaN where an object is absent or behind the camera. None for a clip that doesn't know them.
+    """
+    if "object_positions" not in clip.columns:
+        return None
+    positions = clip["object_positions"].double()
+    camera_from_world = invert(clip.world_from_camera.double())
+    found = []
+    for places in (positions, positions[:1].expand_as(positions)):
+        pixels, depth = project(transform_points(camera_from_world, places), clip.intrinsics.double())
+        found.append(pixels.masked_fill(~(depth > 0.0)[..., None], float("nan")).numpy())
+    return found[0], found[1]
+
+
+def moving_tokens(now: np.ndarray, unmoved: np.ndarray, tokens: int, size: tuple[int, int]) -> np.ndarray:
     """(T, P) bool: tokens that show an object which has moved since the first frame, at its old or its new place.
 
-    objects_px: (T + 1, n, 2) object centres in pixels, NaN where an object is absent. A token counts when its centre
-    lies within one patch of an object's centre: objects are about a patch in size.
+    now, unmoved: (T, n, 2) as `object_pixels` gives them. A token counts when its centre lies within one patch of an
+    object's centre: objects are about a patch in size.
     """
     rows, columns = token_grid(tokens, size)
     patch = size[0] / rows
     centres = np.stack(np.meshgrid(np.arange(columns) + 0.5, np.arange(rows) + 0.5), axis=-1).reshape(-1, 2) * patch
-    start, later = objects_px[:1], objects_px[1:]
-    moved = np.linalg.norm(later - start, axis=-1) > MOVED_PX  # (T, n); NaN compares false
-    covered = np.zeros((len(later), len(centres)), dtype=bool)
-    for place in (np.broadcast_to(start, later.shape), later):
+    moved = np.linalg.norm(now - unmoved, axis=-1) > MOVED_PX  # (T, n); NaN compares false
+    covered = np.zeros((len(now), len(centres)), dtype=bool)
+    for place in (unmoved, now):
         near = np.abs(centres[None, :, None] - place[:, None]).max(axis=-1) <= patch  # (T, P, n)
         covered |= (near & moved[:, None]).any(axis=-1)
     return covered

@@ -28,8 +28,7 @@ from dexworld.models.world_model import BFloat16Rollouts, CheckedRollouts, World
 from dexworld.planning.policies import POLICIES, PolicySetup, comparable, make_policy
 from dexworld.planning.presets import PlannerOptions
 from dexworld.robots.environment import Environment
-from dexworld.sim.kitchen.kitchen_env import KitchenEnv
-from dexworld.sim.kitchen.kitchen_tasks import ALL_TASKS, TASKS, Rejection, Task, TaskEpisode, draw_episode
+from dexworld.robots.task_suite import Episode, Rejection, task_suite
 from dexworld.sim.render import Backend, choose_backend
 
 OURS = "world_model"  # the policy that is evaluated; its figures have no prefix
@@ -42,8 +41,9 @@ class TasksConfig:
 
     checkpoint: str = REFERENCE
     """Model folder or hub id; `reference` is the shipped one."""
-    tasks: tuple[Task, ...] = TASKS
-    """Which tasks; also pick_place, push_around, reach_clutter, grasp_unseen."""
+    tasks: tuple[str, ...] = ()
+    """Which tasks; by default the environment's standard ones. The kitchen also has pick_place, push_around,
+    reach_clutter and grasp_unseen."""
     episodes: int = 100
     """Episodes of each task."""
     seed: int = 1_000_000
@@ -63,11 +63,13 @@ class TasksConfig:
     """Folders or hub ids of learned policies, at most one Diffusion Policy and one `bc`, to play as well."""
     policies: tuple[str, ...] = tuple(POLICIES)
     """Which policies play; the learned ones where they are given."""
+    env: str = "kitchen"
+    """Whose tasks: `kitchen`, `adroit` (extra `adroit`) or the suite of an installed package."""
 
     def __post_init__(self) -> None:
-        unknown = [task for task in self.tasks if task not in ALL_TASKS]
-        if unknown or not self.tasks:
-            raise ValueError(f"tasks {unknown or 'are missing'}; choose from {', '.join(ALL_TASKS)}")
+        suite = task_suite(self.env)
+        suite.check(self.tasks)
+        object.__setattr__(self, "tasks", self.tasks or suite.standard)
         strange = [name for name in self.policies if name not in POLICIES]
         if strange or not self.policies:
             raise ValueError(f"policies {strange or 'are missing'}; choose from {', '.join(POLICIES)}")
@@ -124,7 +126,7 @@ def evaluate_tasks(config: TasksConfig, file: Path, progress=None) -> dict[str, 
             jobs = [
                 partial(_play_all, episode, index < config.simulator_episodes, config)
                 for index, episode in enumerate(episodes)
-                if isinstance(episode, TaskEpisode)
+                if not isinstance(episode, EpisodeOutcome)
             ]
             played = [each for each in episodes if isinstance(each, EpisodeOutcome)]
             for outcome in pool.map(jobs):
@@ -182,17 +184,18 @@ def _p_value(outcomes: list[EpisodeOutcome], one: str, other: str) -> float | No
 
 def _draw(
     pool: Workers, config: TasksConfig, task: str, ledger: Ledger
-) -> tuple[list[TaskEpisode | EpisodeOutcome], Counter]:
+) -> tuple[list[Episode | EpisodeOutcome], Counter]:
     """The first `episodes` seeds that give an episode, in the order of seeds whatever the number of processes.
 
     What the ledger holds is not drawn again: outcomes stand in for their episodes.
     """
-    episodes: list[TaskEpisode | EpisodeOutcome] = []
+    episodes: list[Episode | EpisodeOutcome] = []
+    draw = task_suite(config.env).draw
     rejections: Counter = Counter()
     seeds = iter(range(config.seed, config.seed + config.episodes * MAX_REJECTED))
     while some := list(islice(seeds, config.episodes - len(episodes))):
         new = [seed for seed in some if f"{task} {seed}" not in ledger]
-        drawn = dict(zip(new, pool.map(partial(draw_episode, task, seed, config.backend) for seed in new), strict=True))
+        drawn = dict(zip(new, pool.map(partial(draw, task, seed, config.backend) for seed in new), strict=True))
         for seed in some:
             found = drawn[seed] if seed in drawn else _kept(ledger[f"{task} {seed}"])
             if isinstance(found, Rejection):
@@ -248,13 +251,15 @@ def _learned(folders: tuple[str, ...], checkpoint: str) -> dict[str, GoalPolicy]
     return found
 
 
-def _play_all(episode: TaskEpisode, with_simulator: bool, config: TasksConfig) -> EpisodeOutcome:
+def _play_all(episode: Episode, with_simulator: bool, config: TasksConfig) -> EpisodeOutcome:
     """One episode by every policy, in one scene."""
-    environment = KitchenEnv(backend=config.backend)
+    suite = task_suite(config.env)
+    environment = suite.environment(episode.task, config.backend)
     model, policies = _model(config.checkpoint), _learned(config.policy_checkpoint, config.checkpoint)
     learned = {name: LearnedPolicy(each, model.encode, environment.robot) for name, each in policies.items()}
     more = {"planning": config.planning, "expert_moves": episode.expert_moves, "learned": learned}
-    setup = policy_setup(episode.task, model, config.planner, environment, f"{episode.task} {episode.seed}", **more)
+    planned_as, what = suite.tasks[episode.task], f"{episode.task} {episode.seed}"
+    setup = policy_setup(planned_as, model, config.planner, environment, what, **more)
     names = [name for name in POLICIES if name in config.policies and comparable(name, setup)]
     names = [name for name in names if with_simulator or name != "true_simulator"]
     reset = {"episode": episode}

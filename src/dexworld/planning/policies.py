@@ -83,10 +83,12 @@ POLICIES: dict[str, Callable[[PolicySetup], Policy]] = {
 
 def comparable(name: str, setup: PolicySetup) -> bool:
     """Whether this policy differs from the others in this task: `no_subgoals` only where the planner has sub-goals,
-    and learned ones only where there are some.
+    learned ones and the expert only where there are some.
     """
     if name in LEARNED:
         return name in setup.learned
+    if name == "expert":
+        return setup.expert_moves is not None
     return name != "no_subgoals" or (
         setup.task in SUBGOALS and setup.planner == "cpu" and hasattr(setup.dynamics, "points")
     )

@@ -8,13 +8,17 @@ description (right hand, BSD).
 """
 
 import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dexworld.hands import RIGHT
-from dexworld.robots.robot import Grip, HandPose, Robot, right_hand_pose, spheres
+from dexworld.robots.kinematics import Kinematics, TreeJoint, quaternion_matrix
+from dexworld.robots.robot import Grip, HandPose, spheres
+from dexworld.robots.tree_robot import ORIGIN, HandLayout, Point, TreeRobot
 
 Vector = tuple[float, float, float]
 Quaternion = tuple[float, float, float, float]
@@ -61,6 +65,7 @@ ARM: tuple[Joint, ...] = (
     Joint("panda_joint6", (0.0, 0.0, 0.0), _UP, _Z, (-0.0175, 3.7525), 12.0),
     Joint("panda_joint7", (0.088, 0.0, 0.0), _UP, _Z, (-2.8973, 2.8973), 12.0),
 )
+ARM_JOINTS = len(ARM)
 FLANGE: Vector = (0.0, 0.0, 0.107)  # panda_link8 in the frame of joint 7: the wrist keypoint
 HAND_ON_FLANGE: Vector = (0.0, 0.0, 0.095)  # the Allegro's palm frame in the flange frame, not rotated
 
@@ -110,21 +115,7 @@ _INDEX, _MIDDLE, _RING, _THUMB = range(4)
 _ARM_SPHERES = ((2, 3, 4, 0.075), (3, 5, 9, 0.065), (5, 6, 3, 0.06), (6, 7, 3, 0.05))
 
 
-class Constants:
-    """A robot's numbers in float64, and copies of them in other dtypes and on other devices, each made once."""
-
-    def __init__(self, *numbers: Tensor) -> None:
-        self.numbers, self._copies = numbers, dict[tuple[torch.dtype, torch.device], tuple[Tensor, ...]]()
-
-    def like(self, other: Tensor) -> tuple[Tensor, ...]:
-        """The numbers in the dtype and on the device of `other`."""
-        key = (other.dtype, other.device)
-        if key not in self._copies:
-            self._copies[key] = tuple(number.to(other) for number in self.numbers)
-        return self._copies[key]
-
-
-class FrankaAllegro(Robot):
+class FrankaAllegro(TreeRobot):
     """Kinematics of the reference robot: 7 joints of the arm, then 4 each of index, middle, ring finger and thumb.
 
     tips: `true` takes joints 1, 2, 3 and the tip of every finger, as on a human hand; `release`, as the DexWM release,
@@ -133,37 +124,28 @@ class FrankaAllegro(Robot):
     """
 
     joints = tuple(joint.name for joint in JOINTS)
-    arm = slice(0, len(ARM))
+    arm = slice(0, ARM_JOINTS)
     grip = Grip(OVERHAND, (0.07, 0.0, 0.115), OPEN_FINGERS, CLOSED_FINGERS)
 
     def __init__(self, tips: TipConvention = "true") -> None:
         if tips not in ("true", "release"):
             raise ValueError(f"tips is {tips!r}; choose 'true' (fingertips) or 'release' (last joints)")
         self.tips = tips
-        self.limits = torch.tensor([joint.limits for joint in JOINTS], dtype=torch.float64)
-        tip_offsets = [finger.tip for finger in HAND]
-        lengths = (torch.tensor(value, dtype=torch.float64) for value in (FLANGE, HAND_ON_FLANGE, tip_offsets))
-        self._constants = Constants(joint_terms(JOINTS), *lengths)
-
-    def forward(self, joint_positions: Tensor) -> HandPose:
-        """As `Robot.forward`; `links` are the seven origins of the arm's joints."""
-        self.check_shape(joint_positions)
-        terms, flange, palm_offset, tip_offsets = self._constants.like(joint_positions)
-        local = joint_transforms(terms, joint_positions)
-        arm = chained(local[..., self.arm, :, :])
-        rotation = arm[-1][..., :3, :3]
-        links = torch.stack([pose[..., :3, 3] for pose in arm], dim=-2)
-        wrist = links[..., -1, :] + (rotation @ flange[:, None])[..., 0]  # the flange isn't turned against joint 7
-
-        fingers = chained(local[..., self.fingers, :, :].unflatten(-3, (len(HAND), 4)))  # palm_from_link
-        origins = [pose[..., :3, 3] for pose in fingers]
-        if self.tips == "true":
-            tip = origins[-1] + (fingers[-1][..., :3, :3] @ tip_offsets[..., None])[..., 0]
-            origins = [*origins[1:], tip]
-        points = torch.stack(origins, dim=-2) + palm_offset  # (..., 4 fingers, 4, 3) in the flange frame
-        points = points[..., (_THUMB, _INDEX, _MIDDLE, _RING, _RING), :, :].flatten(-3, -2)  # (..., 20, 3)
-        points = points @ rotation.transpose(-1, -2) + wrist[..., None, :]
-        return right_hand_pose(wrist, points, rotation, links)
+        palm_on_link = np.add(FLANGE, HAND_ON_FLANGE)  # the flange isn't turned against joint 7
+        keypoints: dict[int, Point] = {RIGHT.start: (ARM_JOINTS - 1, FLANGE)}
+        for row, finger in enumerate((_THUMB, _INDEX, _MIDDLE, _RING, _RING)):
+            first = ARM_JOINTS + 4 * finger
+            places: list[Point] = [(first + joint, ORIGIN) for joint in range(4)]
+            if tips == "true":
+                places = [*places[1:], (first + 3, HAND[finger].tip)]
+            keypoints |= {RIGHT.start + 1 + 4 * row + joint: place for joint, place in enumerate(places)}
+        tree = [tree_joint(joint, index - 1) for index, joint in enumerate(ARM)]
+        for finger in HAND:
+            tree.append(tree_joint(finger.joints[0], ARM_JOINTS - 1, palm_on_link))
+            tree += [tree_joint(joint, len(tree) - 1 + index) for index, joint in enumerate(finger.joints[1:])]
+        links = [(index, ORIGIN) for index in range(ARM_JOINTS)]
+        limits = torch.tensor([joint.limits for joint in JOINTS], dtype=torch.float64)
+        super().__init__(limits, Kinematics(tree), HandLayout(keypoints, RIGHT.start, (ARM_JOINTS - 1, None), links))
 
     def outline(self, pose: HandPose) -> tuple[Tensor, Tensor]:
         """Spheres over forearm, palm and fingers."""
@@ -178,48 +160,9 @@ class FrankaAllegro(Robot):
         return spheres(lines)
 
 
-def joint_transforms(terms: Tensor, angles: Tensor) -> Tensor:
-    """parent_from_joint (..., J, 4, 4) for angles (..., J): linear in (1, cos q, sin q), with constants (J, 3, 16)."""
-    constant, cosine, sine = terms.unbind(1)  # (J, 16) each
-    flat = angles.cos()[..., None] * cosine  # in place from here on: fewer large temporaries
-    return flat.add_(constant).add_(angles.sin()[..., None] * sine).unflatten(-1, (4, 4))
-
-
-def chained(parent_from_joint: Tensor) -> list[Tensor]:
-    """base_from_joint (..., 4, 4) of each joint in a row, from (..., J, 4, 4)."""
-    poses = [parent_from_joint[..., 0, :, :]]
-    for joint in range(1, parent_from_joint.shape[-3]):
-        poses.append(poses[-1] @ parent_from_joint[..., joint, :, :])
-    return poses
-
-
-def joint_terms(joints: tuple[Joint, ...]) -> Tensor:
-    """(J, 3, 16) numbers that `joint_transforms` takes."""
-    return torch.stack([_terms_of(joint) for joint in joints])
-
-
-def _terms_of(joint: Joint) -> Tensor:
-    """Constant, cosine and sine parts (3, 16) of parent_from_joint(q): Rodrigues' formula after the fixed transform."""
-    axis = torch.tensor(joint.axis, dtype=torch.float64)
-    along = torch.outer(axis, axis)
-    x, y, z = joint.axis
-    cross = torch.tensor([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]], dtype=torch.float64)
-    fixed = _quaternion_matrix(joint.quaternion)
-    terms = torch.zeros(3, 4, 4, dtype=torch.float64)
-    terms[0, :3, :3] = fixed @ along
-    terms[0, :3, 3] = torch.tensor(joint.origin, dtype=torch.float64)
-    terms[0, 3, 3] = 1.0
-    terms[1, :3, :3] = fixed @ (torch.eye(3, dtype=torch.float64) - along)
-    terms[2, :3, :3] = fixed @ cross
-    return terms.flatten(1)
-
-
-def _quaternion_matrix(quaternion: tuple[float, float, float, float]) -> Tensor:
-    """Rotation (3, 3) of a quaternion (w, x, y, z), normalised first."""
-    w, x, y, z = (torch.tensor(quaternion, dtype=torch.float64) / torch.tensor(quaternion).double().norm()).tolist()
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ]
-    return torch.tensor(rows, dtype=torch.float64)
+def tree_joint(joint: Joint, parent: int, offset: Sequence[float] = ORIGIN) -> TreeJoint:
+    """A joint in a tree, displaced by an offset (3) in its parent's frame."""
+    parent_from_joint = np.eye(4)
+    parent_from_joint[:3, :3] = quaternion_matrix(joint.quaternion)
+    parent_from_joint[:3, 3] = np.add(joint.origin, offset)
+    return TreeJoint(parent, parent_from_joint, joint.axis)

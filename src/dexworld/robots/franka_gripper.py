@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from dexworld.hands import FINGERS, GRIPPER_CLOSED_RADII, GRIPPER_OPEN_RADII
-from dexworld.robots.franka_allegro import ARM, FLANGE, Constants, chained, joint_terms, joint_transforms
+from dexworld.robots.franka_allegro import ARM, ARM_JOINTS, FLANGE, tree_joint
+from dexworld.robots.kinematics import Constants, Kinematics
 from dexworld.robots.robot import HandPose, Robot, right_hand_pose, spheres
+from dexworld.robots.tree_robot import ORIGIN
 
 _TURN = -math.pi / 4  # about z, from the flange to the gripper
 _PADS = 0.103  # metres from the flange, along z, to the middle of the pads
@@ -23,7 +25,7 @@ class FrankaGripper(Robot):
     """Seven joints of the arm in radians, then the opening: 0 closed, 1 open (two fingers of 4 cm each)."""
 
     joints = (*(joint.name for joint in ARM), "gripper_opening")
-    arm = slice(0, len(ARM))
+    arm = slice(0, ARM_JOINTS)
 
     def __init__(self) -> None:
         self.limits = torch.tensor([*(joint.limits for joint in ARM), (0.0, 1.0)], dtype=torch.float64)
@@ -32,17 +34,20 @@ class FrankaGripper(Robot):
         cos, sin = math.cos(_TURN), math.sin(_TURN)
         turn = ((cos, -sin, 0.0), (sin, cos, 0.0), (0.0, 0.0, 1.0))
         radii = (GRIPPER_CLOSED_RADII, GRIPPER_OPEN_RADII)
-        numbers = (torch.tensor(value, dtype=torch.float64) for value in (radii, FLANGE, turn))
-        self._constants = Constants(joint_terms(ARM), spokes, *numbers)
+        numbers = (torch.tensor(value, dtype=torch.float64) for value in (radii, turn))
+        self._constants = Constants(spokes, *numbers)
+        self._kinematics = Kinematics([tree_joint(joint, index - 1) for index, joint in enumerate(ARM)])
+        places = [*((index, ORIGIN) for index in range(ARM_JOINTS)), (ARM_JOINTS - 1, FLANGE)]
+        self._places = self._kinematics.places(places)
 
     def forward(self, joint_positions: Tensor) -> HandPose:
         """As `Robot.forward`; the wrist is the flange, `hand_rotation` base_from_gripper, `links` the arm's joints."""
         self.check_shape(joint_positions)
-        terms, spokes, radii, flange, turn = self._constants.like(joint_positions)
-        arm = chained(joint_transforms(terms, joint_positions[..., self.arm]))
-        links = torch.stack([pose[..., :3, 3] for pose in arm], dim=-2)
-        rotation = arm[-1][..., :3, :3] @ turn
-        wrist = links[..., -1, :] + (arm[-1][..., :3, :3] @ flange[:, None])[..., 0]
+        spokes, radii, turn = self._constants.like(joint_positions)
+        frames = self._kinematics.frames(joint_positions[..., self.arm])
+        points = frames.points(self._places)
+        links, wrist = points[..., :-1, :], points[..., -1, :]
+        rotation = frames.rotation(*self._kinematics.link(ARM_JOINTS - 1)) @ turn
         opening = joint_positions[..., -1:]
         radius = opening * radii[1] + (1.0 - opening) * radii[0]  # (..., 4)
         in_plane = radius[..., None, :, None] * spokes[:, None, :]  # (..., 5 fingers, 4, 2)

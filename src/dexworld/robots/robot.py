@@ -1,12 +1,14 @@
 """The seam of robots: what data, planning and evaluation know of one.
 
-A new robot is a subclass of `Robot` with its joints and its `forward`; `examples/my_robot.py` shows one.
+`Robot.from_file` reads one from an MJCF or URDF file and a description of its hand; `examples/my_robot.py` shows it.
+A robot that no file describes is a subclass with its joints and its `forward`.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from torch import Tensor
 
 from dexworld.geometry import transform_points
 from dexworld.hands import RIGHT
+from dexworld.robots.kinematics import Frames
 from dexworld.track import Track
 
 LIMIT_SLACK = 1e-4  # radians; rounding of float32 policies
@@ -26,6 +29,7 @@ class HandPose:
     keypoints: (..., 42, 3); rows that the robot doesn't have are zero. valid: (42,) bool, the rows that it has.
     hand_rotation: (..., 3, 3), base_from_palm. wrist: (..., 3), the wrist keypoint.
     links: (..., L, 3), origins of the arm's joints from the base on: what the robot's own outline is made of.
+    frames: of all links, where the robot is a `TreeRobot`.
     """
 
     keypoints: Tensor
@@ -33,6 +37,7 @@ class HandPose:
     hand_rotation: Tensor
     wrist: Tensor
     links: Tensor
+    frames: Frames | None = None
 
 
 @dataclass(frozen=True)
@@ -55,10 +60,26 @@ class Robot(ABC):
     hand takes things; None if nobody said.
     """
 
-    joints: ClassVar[tuple[str, ...]]
-    arm: ClassVar[slice]
+    joints: tuple[str, ...]
+    arm: slice
     limits: Tensor
-    grip: ClassVar[Grip | None] = None
+    grip: Grip | None = None
+
+    @staticmethod
+    def from_file(model: str | Path, description: str | Path) -> "Robot":
+        """The robot of an MJCF or URDF file, with a hand as a TOML file describes it; see docs/robots.md.
+
+        Needs MuJoCo (extra `sim`) to read the file, not to use the robot. Raises ValueError that says what to change.
+        """
+        return import_module("dexworld.robots.described_robot").read_robot(model, description)  # imports this module
+
+    @staticmethod
+    def named(name: str) -> "Robot":
+        """A robot that dexworld ships a description of, such as `allegro-right`; an installed package has its model.
+
+        Raises ValueError for an unknown name, and FileNotFoundError that says which package to install.
+        """
+        return import_module("dexworld.robots.described_robot").named_robot(name)
 
     @property
     def fingers(self) -> slice:

@@ -23,6 +23,7 @@ from dexworld.data.datasets import open_dataset
 from dexworld.data.files import check_same_settings, read_json
 from dexworld.data.parallel import parallel_map
 from dexworld.data.recordings import EpisodeDataset, EpisodeWriter
+from dexworld.sim.adroit.adroit_exploration import AdroitConfig, record_adroit
 from dexworld.sim.gripper.droid_format import OUTCOMES, PARTIAL, find_droid, write_droid
 from dexworld.sim.gripper.gripper_recording import GripperConfig, record_gripper
 from dexworld.sim.gripper.gripper_skills import SKILLS
@@ -111,8 +112,10 @@ def _write_exploration(seed: int, folder: Path, settings: dict, explore: Explore
     )
 
 
-def collect_objects(scenes: SceneRange, recording: PushConfig | PairConfig, progress=iter) -> EpisodeDataset:
-    """Record the pushes, or the static pairs, of the scenes that are missing. `counts` has the frames with motion."""
+def collect_objects(
+    scenes: SceneRange, recording: PushConfig | PairConfig | AdroitConfig, progress=iter
+) -> EpisodeDataset:
+    """Record pushes, static pairs or Adroit in the scenes that are missing. `counts` has the frames with motion."""
     backend = choose_backend(scenes.backend)
     name, _ = _OBJECTS[type(recording)]
     settings = _recording_settings(f"dexworld.sim.{name}", backend, **{name: asdict(recording)})
@@ -124,7 +127,9 @@ def collect_objects(scenes: SceneRange, recording: PushConfig | PairConfig, prog
     return writer.finish({"frames_in_which_objects_moved": int(sum((each > MOVING).sum() for each in motion))})
 
 
-def _write_objects(seed: int, folder: Path, settings: dict, recording: PushConfig | PairConfig, backend: str) -> int:
+def _write_objects(
+    seed: int, folder: Path, settings: dict, recording: PushConfig | PairConfig | AdroitConfig, backend: str
+) -> int:
     _, record = _OBJECTS[type(recording)]
     EpisodeWriter(folder, settings).write(episode_id(seed), record(seed, recording, backend))
     return seed
@@ -133,6 +138,7 @@ def _write_objects(seed: int, folder: Path, settings: dict, recording: PushConfi
 _OBJECTS: dict[type, tuple[str, Callable[..., Track]]] = {
     PushConfig: ("pushes", record_pushes),
     PairConfig: ("pairs", record_pairs),
+    AdroitConfig: ("adroit", record_adroit),
 }
 
 

@@ -218,7 +218,7 @@ def figure5(scale: Scale) -> Table:
         _sizes(scale, data, budgets={"steps": 1200}),
         tuple(variants),
         (OpenLoopMeasure(),),
-        (*as_in_the_paper(), at_moments()[0], at_moments()[2]),
+        (*as_in_the_paper(), at_moments()[0]),
         paper=Published(f"Figure 5, section 4.2, {PAPER}", says=says),
         differs=(*SIMULATED, trained, sizes),
     )

@@ -73,7 +73,8 @@ class EgoDexSource(ForeignSource):
 
     quarantined: videos without poses and poses without video. Further columns of an episode: `keypoint_confidence`
     where the file has confidences; `body_world` with `body_valid`; `hand_poses_world` and `hand_metacarpals_world`, NaN
-    where not tracked. clips: each clip's files below the folder, without suffix.
+    where not tracked; of our simulator `object_positions` and `object_motion`. clips: each clip's files below the
+    folder, without suffix.
     """
 
     kind: ClassVar[str] = "egodex"
@@ -186,6 +187,9 @@ def _episode(file: h5py.File, frames: VideoFrames, clip: str, task: str, min_con
     if confidence is not None:
         valid &= confidence >= min_confidence
         columns["keypoint_confidence"] = confidence
+    if "dexworld" in file:  # only a simulator knows
+        columns["object_positions"] = read_array(file, "dexworld/object_positions", (len(cameras), None, 3))
+        columns["object_motion"] = read_array(file, "dexworld/object_motion", (len(cameras),))
     return Track(
         frames=frames,
         fps=RATE if abs(frames.fps / RATE - 1) < RATE_SLACK else frames.fps,  # a store takes one rate alone

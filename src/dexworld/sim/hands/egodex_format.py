@@ -62,7 +62,7 @@ def task_of(video: HumanVideo) -> str:
 def in_arkit_world(episode: Track) -> Track:
     """The same episode with every pose and point in a y-up world."""
     turn, columns = WORLD_FROM_SIMULATOR, dict(episode.columns)
-    for name in ("keypoints_world", "hand_poses_world", "hand_metacarpals_world", "body_world"):
+    for name in ("keypoints_world", "hand_poses_world", "hand_metacarpals_world", "body_world", "object_positions"):
         turned = turn @ columns[name] if name == "hand_poses_world" else columns[name] @ turn[:3, :3].T
         columns[name] = turned.astype(columns[name].dtype)
     return replace(episode, world_from_camera=turn @ episode.world_from_camera, columns=columns)
@@ -90,6 +90,8 @@ def write_egodex(folder: Path, video: HumanVideo) -> Path:
         for index, name in enumerate(JOINT_NAMES):
             file.create_dataset(f"transforms/{name}", data=poses[:, index])
             file.create_dataset(f"confidences/{name}", data=sure[:, index])
+        for name in ("object_positions", "object_motion"):
+            file.create_dataset(f"dexworld/{name}", data=episode.columns[name])
         file.attrs.update(_attributes(video))
     return path
 

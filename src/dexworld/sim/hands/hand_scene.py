@@ -34,6 +34,7 @@ HEAD_POSITION = (0.22, 0.0, 1.38)
 HEAD_TARGET = (0.665, 0.0, 0.95)
 COUNTER_FRONT = 0.3  # x of the counter's edge
 OBJECT_AREA = (0.51, 0.69, -0.20, 0.20)
+MAX_OBJECTS = 4  # rows of recorded objects
 FIXTURES = ("none", "drawer", "door")
 COLOURS = {
     "red": (0.82, 0.10, 0.10),
@@ -149,7 +150,7 @@ def random_hand_layout(seed: int, fixtures: tuple[str, ...] = FIXTURES, draw: in
     objects: list[ObjectSpec] = []
     positions: list[tuple[float, float]] = []
     names: list[str] = []
-    count = int(rng.integers(2, 5))
+    count = int(rng.integers(2, MAX_OBJECTS + 1))
     for colour in rng.permutation(list(COLOURS))[:count]:
         item = _random_object(rng, str(colour))
         spot = _free_spot(rng, item, objects, positions, fixture)

@@ -22,12 +22,13 @@ import numpy as np
 
 from dexworld.hands import BODY_KEYPOINTS, LEFT, RIGHT
 from dexworld.sim.hands.hand_clips import draw_head
-from dexworld.sim.hands.hand_motion import Pose, check_skills, fixtures_for, sentence
-from dexworld.sim.hands.hand_scene import COUNTER_FRONT, HandScene, SceneState, random_hand_layout
+from dexworld.sim.hands.hand_motion import Motion, Pose, check_skills, fixtures_for, sentence
+from dexworld.sim.hands.hand_scene import COUNTER_FRONT, MAX_OBJECTS, HandScene, SceneState, random_hand_layout
 from dexworld.sim.hands.hand_skills import SKILLS
 from dexworld.sim.hands.human_acts import Act, act_out
 from dexworld.sim.hands.human_hands import FOREARM_GROUP, HAND_GROUP, SIDES, HandLooks
 from dexworld.sim.kitchen.kitchen_scene import COUNTER_TOP, add_decor
+from dexworld.sim.kitchen.kitchen_simulation import with_motion
 from dexworld.sim.poses import looking_at, pinhole, pose
 from dexworld.sim.render import make_renderer
 from dexworld.sim.renderer import View
@@ -112,6 +113,7 @@ def film(seed: int, config: HumanVideoConfig, backend: str = "auto") -> HumanVid
     frames, columns = _draw(scene, motion, cameras, bodies, config, backend)
     columns["keypoints_valid"] = np.ones((config.frames, 42), bool)
     columns["body_world"] = bodies.astype(np.float32)
+    columns |= with_motion({"object_positions": _positions(motion)})
     episode = Track(
         frames=ArrayFrames(frames),
         fps=config.fps,
@@ -174,6 +176,14 @@ def _draw(scene, motion, cameras, bodies, config, backend):
     names = ("keypoints_world", "hand_poses_world", "hand_metacarpals_world", "keypoint_confidence")
     columns = [np.stack(column).astype(np.float32) for column in zip(*rows, strict=True)]
     return frames, dict(zip(names, columns, strict=True))
+
+
+def _positions(motion: Motion) -> np.ndarray:
+    """Centres (T, MAX_OBJECTS, 3) float32 of the objects, NaN where the scene has fewer."""
+    found = np.full((len(motion.states), MAX_OBJECTS, 3), np.nan, np.float32)
+    for row, state in zip(found, motion.states, strict=True):
+        row[: len(state.positions)] = state.positions
+    return found
 
 
 def _pose(scene: HandScene, data: mujoco.MjData, state: SceneState, poses: dict[str, Pose], body: np.ndarray) -> None:

@@ -43,7 +43,7 @@ REACH_BOX = ((0.5, -0.42, COUNTER_TOP + 0.06), (0.95, 0.25, 1.4))  # metres: cor
 HELD_HEIGHT = 0.02  # metres above where it stood: an object this high with the hand on it is held
 HELD_FRAMES = 3
 _HAND = ("keypoints_world", "keypoints_valid", "joint_positions", "joint_targets")  # recorded columns
-COLUMNS = (*_HAND, "object_positions", "object_touched", "object_pixels", "object_motion")
+COLUMNS = (*_HAND, "object_positions", "object_touched", "object_motion")
 _MAX_JUMP = 1.5  # radians a joint may turn in one move
 
 Move = tuple[np.ndarray, float]  # joint targets (23,) and seconds
@@ -68,9 +68,8 @@ def record_exploration(
 ) -> Track:
     """One episode of 5 Hz frames in the scene of `seed`. `attempt` draws other motions in the same scene.
 
-    The episode's columns: `object_positions` (T, 5, 3) metres and `object_pixels` (T, 5, 2), NaN-padded,
-    `object_motion` (T,) metres that the objects moved since the frame before, `object_touched` (T, 5) and `attempt`
-    (T,).
+    The episode's columns: `object_positions` (T, 5, 3) metres, NaN-padded, `object_motion` (T,) metres that the objects
+    moved since the frame before, `object_touched` (T, 5) and `attempt` (T,).
     """
     config = config or ExploreConfig()
     rng = np.random.default_rng([seed, 3, attempt])
@@ -106,14 +105,10 @@ def recorded(
 ) -> Track:
     """The track of recorded rows (observations with objects), with the columns `names`."""
     stacked = with_motion(stack_rows(rows))
-    cameras, intrinsics = stacked["world_from_camera"], stacked["intrinsics"][0]
-    camera_from_world = np.linalg.inv(cameras)
-    points = np.einsum("tij,tnj->tni", camera_from_world[:, :3, :3], stacked["object_positions"])
-    homogeneous = (points + camera_from_world[:, None, :3, 3]) @ intrinsics.T
-    stacked["object_pixels"] = homogeneous[..., :2] / homogeneous[..., 2:]
     columns = {name: stacked[name] for name in names}
     columns |= {name: stacked[name].astype(np.float32) for name in _HAND if name != "keypoints_valid"}
-    track = {"world_from_camera": cameras, "intrinsics": intrinsics, "source": source, "task": task, "seed": seed}
+    track = {"world_from_camera": stacked["world_from_camera"], "intrinsics": stacked["intrinsics"][0]}
+    track |= {"source": source, "task": task, "seed": seed}
     return Track(frames=ArrayFrames(stacked["image"]), fps=fps, **track, columns=columns)
 
 

@@ -9,10 +9,11 @@ import numpy as np
 from dexworld.hands import NUM_KEYPOINTS
 from dexworld.robots.franka_allegro import FrankaAllegro, TipConvention
 from dexworld.robots.observation import Observation
+from dexworld.robots.task_suite import TaskSuite
 from dexworld.sim.kitchen import kitchen_tasks as tasks
 from dexworld.sim.kitchen.kitchen_scene import COUNTER_BOX, IMAGE_SIZE, TRAINING_SEEDS, Layout, random_layout
 from dexworld.sim.kitchen.kitchen_simulation import TICKS_PER_FRAME, SimState, Simulation
-from dexworld.sim.kitchen.kitchen_tasks import ALL_TASKS, MOVES, TaskEpisode, draw_episode
+from dexworld.sim.kitchen.kitchen_tasks import ALL_TASKS, MOVES, TASKS, TaskEpisode, draw_episode
 from dexworld.sim.kitchen.task_builders import step
 
 _FAR = 10.0  # metres; bounds of positions, which nothing at a counter reaches
@@ -200,3 +201,8 @@ class KitchenEnv(gymnasium.Env):
         if self._filming and self._ticks % TICKS_PER_FRAME == 0:
             self.film.append(simulation.image())
         self._ticks += 1
+
+
+KITCHEN = TaskSuite(
+    "kitchen", {task: task for task in ALL_TASKS}, TASKS, draw_episode, lambda task, backend: KitchenEnv(task, backend)
+)

@@ -6,8 +6,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Self
 
 import mujoco
 import numpy as np
@@ -16,9 +14,8 @@ from dexworld.hands import NUM_KEYPOINTS, RIGHT
 from dexworld.robots.franka_allegro import JOINTS, FrankaAllegro
 from dexworld.sim.kitchen.allegro_body import BASE_BODY, HAND_PREFIX, JOINT_NAMES, PALM_BODY, REST_POSE, keypoint_bodies
 from dexworld.sim.kitchen.kitchen_scene import EGO_CAMERA, IMAGE_SIZE, Layout, build_scene
-from dexworld.sim.poses import OPTICAL, focal_length, pinhole, pose
-from dexworld.sim.render import make_renderer
-from dexworld.sim.renderer import Renderer
+from dexworld.sim.poses import pose
+from dexworld.sim.scene_view import SceneView
 
 CONTROL_STEPS = 5  # physics steps between two updates of the interpolated targets (100 Hz)
 TICK_STEPS = 50  # physics steps between two ticks (10 Hz): success is judged at every tick, a frame is every second one
@@ -44,7 +41,7 @@ class SimState:
             raise ValueError(f"the state of scene {self.seed} holds NaN or Inf")
 
 
-class ScenePhysics:
+class ScenePhysics(SceneView):
     """A compiled scene and its state `data`; `scratch` is for kinematics that must not touch the state.
 
     size: height and width of pictures, pixels. backend: of the renderer, made when the first picture is asked for.
@@ -54,10 +51,10 @@ class ScenePhysics:
     def __init__(
         self, layout: Layout, model: mujoco.MjModel, size: tuple[int, int], backend: str, origin=(0.0, 0.0, 0.0)
     ) -> None:
-        self.layout, self.model, self.size, self._backend = layout, model, size, backend
-        self.data, self.scratch = mujoco.MjData(model), mujoco.MjData(model)
+        super().__init__(model, mujoco.MjData(model), size, backend, origin)
+        self.layout, self.scratch = layout, mujoco.MjData(model)
         self.objects = np.array([model.body(f"object{index}").id for index in range(len(layout.objects))])
-        self.origin, self.touching = np.array(origin), np.zeros(0, int)
+        self.touching = np.zeros(0, int)
 
     def object_positions(self) -> np.ndarray:
         """Centres (n, 3) of the objects."""
@@ -77,32 +74,6 @@ class ScenePhysics:
         positions[:count], touched[:count] = self.object_positions(), self.touched()
         return {"object_positions": positions, "object_touched": touched}
 
-    def camera_pose(self, camera: str) -> np.ndarray:
-        """Pose (4, 4) of a camera's optical frame (x right, y down, z forward)."""
-        number = self.model.camera(camera).id
-        return pose(self.data.cam_xmat[number].reshape(3, 3) @ OPTICAL, self.data.cam_xpos[number] - self.origin)
-
-    def camera_intrinsics(self, camera: str) -> np.ndarray:
-        """Pinhole matrix (3, 3) of a camera's pictures, pixels."""
-        height, width = self.size
-        return pinhole(focal_length(height, self.model.cam_fovy[self.model.camera(camera).id]), height, width)
-
-    @cached_property
-    def renderer(self) -> Renderer:
-        """The renderer of this scene."""
-        return make_renderer(self.model, *self.size, backend=self._backend)
-
-    def close(self) -> None:
-        """Free the renderer."""
-        if "renderer" in self.__dict__:
-            self.__dict__.pop("renderer").close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.close()
-
 
 def stack_rows(rows: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """One array (T, ...) of each entry of T rows."""
@@ -110,7 +81,7 @@ def stack_rows(rows: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 
 def with_motion(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The columns of `object_row`, and `object_motion` (T,), metres that the objects moved since the frame before."""
+    """Columns with `object_positions`, and `object_motion` (T,): metres that objects moved since the frame before."""
     positions = columns["object_positions"]
     moved = np.linalg.norm(np.diff(positions, axis=0, prepend=positions[:1]), axis=-1)
     return columns | {"object_motion": np.nansum(moved, axis=-1)}

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from dexworld.hands import RIGHT, WRIST
+from dexworld.robots.task_suite import Rejection
 from dexworld.sim.kitchen import harder_builders, task_builders
 from dexworld.sim.kitchen.kitchen_scene import Layout, random_layout
 from dexworld.sim.kitchen.kitchen_simulation import SimState, Simulation
@@ -58,15 +59,6 @@ class TaskEpisode:
     goal_object: np.ndarray
     expert_moves: np.ndarray
     start_objects: np.ndarray
-
-
-@dataclass(frozen=True)
-class Rejection:
-    """Why a seed gives no episode of a task."""
-
-    task: str
-    seed: int
-    reason: str
 
 
 def draw_episode(task: str, seed: int, backend: str = "auto") -> TaskEpisode | Rejection:

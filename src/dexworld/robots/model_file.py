@@ -1,0 +1,232 @@
+"""Robot files: MJCF and URDF, compiled by MuJoCo (extra `sim`) and kept as plain numbers.
+
+Kinematics needs no mesh, so a missing or unreadable one is left out and listed.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from dexworld.robots.kinematics import quaternion_matrix
+from dexworld.robots.shapes import Kind, Shape
+
+_MESHES = {".stl", ".obj", ".msh"}
+
+
+@dataclass(frozen=True)
+class ModelJoint:
+    """A joint of a body. anchor, axis: (3) in the body's frame. reference: its position in the file's pose.
+
+    limits: low and high, None where the file gives none. Radians or metres.
+    """
+
+    name: str
+    kind: Literal["free", "ball", "slide", "hinge"]
+    anchor: np.ndarray
+    axis: np.ndarray
+    reference: float
+    limits: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Coupling:
+    """A joint that follows another one: its offset from its reference is a polynomial of the other's (lowest first)."""
+
+    of: str
+    polynomial: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class RobotModel:
+    """What a robot file says, body by body; body 0 is the world, parents stand before their children.
+
+    places: parent_from_body (4, 4). sites: name to (body, body_from_site). missing: meshes that were left out, and why.
+    """
+
+    path: Path
+    bodies: tuple[str, ...]
+    parents: tuple[int, ...]
+    places: tuple[np.ndarray, ...]
+    joints: tuple[tuple[ModelJoint, ...], ...]
+    sites: dict[str, tuple[int, np.ndarray]]
+    shapes: tuple[Shape, ...]
+    coupled: dict[str, Coupling]
+    missing: tuple[str, ...]
+
+    def frame(self, name: str) -> tuple[int, np.ndarray]:
+        """(body, body_from_frame) of a site, or a body where no site has the name; `body:NAME` is always the body.
+
+        Raises ValueError that lists close names.
+        """
+        if name in self.sites:
+            return self.sites[name]
+        body = name.removeprefix("body:")
+        if body == "world":
+            return 0, np.eye(4)
+        if body in self.bodies:
+            return self.bodies.index(body), np.eye(4)
+        raise ValueError(f"{self.path} has no body or site {name!r}{close_names(body, [*self.bodies, *self.sites])}")
+
+    def joint(self, name: str) -> ModelJoint:
+        """A joint by name. Raises ValueError that lists close names."""
+        named = {joint.name: joint for joints in self.joints for joint in joints}
+        if name not in named:
+            raise ValueError(f"{self.path} has no joint {name!r}{close_names(name, list(named))}")
+        return named[name]
+
+
+def close_names(name: str, names: Sequence[str]) -> str:
+    """The end of a message about an unknown name: those that it may have meant, or all of few."""
+    names = [each for each in names if each]
+    lowered = {each.lower(): each for each in names}
+    close = [lowered[each] for each in get_close_matches(name.lower(), lowered, n=4, cutoff=0.5)]
+    if not close and len(names) > 12:
+        return f"; it has {len(names)}, such as {', '.join(names[:6])}"
+    return f"; did you mean {', '.join(close)}?" if close else f"; it has {', '.join(names) or 'none'}"
+
+
+def read_model(path: str | Path) -> RobotModel:
+    """A robot file as numbers.
+
+    Raises FileNotFoundError, ImportError without MuJoCo, and ValueError with MuJoCo's own words for a broken file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is no file; give the robot's MJCF (.xml) or URDF file")
+    try:
+        import mujoco
+    except ImportError as error:
+        raise ImportError("robot files are read by MuJoCo: pip install 'dexworld[sim]'") from error
+    try:
+        spec = mujoco.MjSpec.from_file(str(path))
+        missing = _bared(mujoco, spec)
+        model = spec.compile()
+    except (ValueError, mujoco.FatalError) as error:
+        raise ValueError(f"{path} is no MJCF or URDF that MuJoCo reads: {' '.join(str(error).split())}") from error
+    return _numbers(mujoco, model, path, missing)
+
+
+def _bared(mujoco: Any, spec: Any) -> list[str]:
+    """Leave only what moves and its shapes, so that nothing else stops compiling; lists the meshes that are lost."""
+    for kept in (spec.keys, spec.sensors, spec.actuators, spec.excludes, spec.pairs, spec.skins, spec.flexes):
+        for element in list(kept):
+            spec.delete(element)
+    for equality in [each for each in spec.equalities if each.type != mujoco.mjtEq.mjEQ_JOINT]:
+        spec.delete(equality)
+    for tendon in list(spec.tendons):
+        spec.delete(tendon)
+    files = {mesh.name: _mesh_file(spec, mesh) for mesh in spec.meshes}
+    missing = []
+    for body in spec.bodies:
+        solid = any(geom.contype or geom.conaffinity for geom in body.geoms)
+        for geom in list(body.geoms):
+            collides = bool(geom.contype or geom.conaffinity)
+            unknown = geom.type in (mujoco.mjtGeom.mjGEOM_PLANE, mujoco.mjtGeom.mjGEOM_HFIELD)
+            lost = files.get(geom.meshname) if geom.meshname else None
+            if isinstance(lost, str):
+                missing.append(lost)
+            if unknown or isinstance(lost, str) or (solid and not collides):
+                spec.delete(geom)
+                continue
+            geom.material, geom.group = "", int(collides)
+            geom.contype = geom.conaffinity = 0  # no convex hulls
+    used = {geom.meshname for geom in spec.geoms}
+    for mesh in list(spec.meshes):
+        if mesh.name not in used:
+            spec.delete(mesh)
+        else:
+            mesh.file = str(files[mesh.name]) if mesh.file else ""
+            mesh.inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL  # open meshes have no volume
+    for site in spec.sites:
+        site.material = ""
+    for material in [*spec.materials, *spec.textures]:
+        spec.delete(material)
+    compiler = spec.compiler
+    compiler.balanceinertia, compiler.boundmass, compiler.boundinertia = True, 1e-3, 1e-6
+    compiler.fusestatic = compiler.discardvisual = False
+    return sorted(set(missing))
+
+
+def _mesh_file(spec: Any, mesh: Any) -> Path | str | None:
+    """Where a mesh's file is; as text why it can't be read; None where the model holds the mesh itself."""
+    if not mesh.file:
+        return None
+    file = Path(mesh.file.split("://")[-1])
+    folder = Path(spec.modelfiledir or ".").resolve()
+    roots = [folder / spec.meshdir, folder, *folder.parents]
+    tails = [Path(*file.parts[start:]) for start in range(len(file.parts))]  # of `package://NAME/...`
+    found = next((root / tail for tail in tails for root in roots if (root / tail).is_file()), None)
+    if found is None:
+        return f"{mesh.file} is missing"
+    if found.suffix.lower() not in _MESHES:
+        return f"{mesh.file} is not read: MuJoCo takes .stl, .obj and .msh"
+    return found
+
+
+def _numbers(mujoco: Any, model: Any, path: Path, missing: Sequence[str]) -> RobotModel:
+    kinds = ("free", "ball", "slide", "hinge")
+    joints: list[list[ModelJoint]] = [[] for _ in range(model.nbody)]
+    for index in range(model.njnt):
+        limits = tuple(map(float, model.jnt_range[index])) if model.jnt_limited[index] else None
+        joint = ModelJoint(
+            model.joint(index).name,
+            kinds[model.jnt_type[index]],
+            model.jnt_pos[index].copy(),
+            model.jnt_axis[index].copy(),
+            float(model.qpos0[model.jnt_qposadr[index]]),
+            limits,
+        )
+        joints[model.jnt_bodyid[index]].append(joint)
+    coupled = {}
+    for index in range(model.neq):
+        first, second = int(model.eq_obj1id[index]), int(model.eq_obj2id[index])
+        if second >= 0 and model.eq_active0[index]:
+            polynomial = tuple(map(float, model.eq_data[index][:5]))
+            coupled[model.joint(first).name] = Coupling(model.joint(second).name, polynomial)
+    sites = {
+        model.site(index).name: (int(model.site_bodyid[index]), _place(model.site_pos[index], model.site_quat[index]))
+        for index in range(model.nsite)
+    }
+    names = {getattr(mujoco.mjtGeom, f"mjGEOM_{kind.upper()}"): kind for kind in Kind.__args__}  # type: ignore[attr-defined]
+    shapes = []
+    for index in range(model.ngeom):
+        mesh, vertices = int(model.geom_dataid[index]), np.zeros((0, 3))
+        kind = names[mujoco.mjtGeom(model.geom_type[index])]
+        if kind == "mesh":
+            start = model.mesh_vertadr[mesh]
+            vertices = model.mesh_vert[start : start + model.mesh_vertnum[mesh]].astype(float)
+        place = _place(model.geom_pos[index], model.geom_quat[index])
+        collides = bool(model.geom_group[index])
+        shapes.append(
+            Shape(int(model.geom_bodyid[index]), kind, model.geom_size[index].copy(), place, vertices, collides)
+        )
+    return RobotModel(
+        path,
+        tuple(model.body(index).name for index in range(model.nbody)),
+        tuple(map(int, model.body_parentid)),
+        tuple(_place(*both) for both in zip(model.body_pos, model.body_quat, strict=True)),
+        tuple(map(tuple, joints)),
+        {name: place for name, place in sites.items() if name},
+        tuple(shapes),
+        coupled,
+        tuple(missing),
+    )
+
+
+def _place(position: np.ndarray, quaternion: np.ndarray) -> np.ndarray:
+    placed = np.eye(4)
+    placed[:3, :3], placed[:3, 3] = quaternion_matrix(quaternion), position
+    return placed
+
+
+def find_installed(relative: str) -> Path | None:
+    """A file below a folder of DEXWORLD_MODELS (separated as in PATH), or of an installed package; None without one."""
+    import sys
+
+    folders = [*os.environ.get("DEXWORLD_MODELS", "").split(os.pathsep), *sys.path]
+    return next((Path(folder) / relative for folder in folders if folder and (Path(folder) / relative).is_file()), None)

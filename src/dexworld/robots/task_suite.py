@@ -1,0 +1,79 @@
+"""The seam of benchmarks: tasks, their episodes, and the environment that plays them.
+
+`evaluate tasks --env NAME` takes any suite. The kitchen and Adroit come with dexworld; an installed package brings its
+own in an entry point of the group `dexworld.task_suites`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, Protocol
+
+import numpy as np
+
+from dexworld.robots.environment import Environment
+
+_OURS = {
+    "kitchen": ("dexworld.sim.kitchen.kitchen_env", "KITCHEN"),
+    "adroit": ("dexworld.sim.adroit.adroit_env", "ADROIT"),
+}
+_GROUP = "dexworld.task_suites"
+
+
+class Episode(Protocol):
+    """One episode of a task, in the scene of a seed."""
+
+    @property
+    def task(self) -> str:
+        """Its name in the suite."""
+
+    @property
+    def seed(self) -> int:
+        """Of its scene."""
+
+    @property
+    def expert_moves(self) -> np.ndarray | None:
+        """(T, J) joint targets of a script that solves it; None without one."""
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """Why a seed gives no episode of a task."""
+
+    task: str
+    seed: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class TaskSuite:
+    """The tasks of one simulator, or of one real setup.
+
+    tasks: names, and of each the planner's preset (`planning.presets.task_preset`). standard: those that are evaluated
+    by default. draw: the episode of (task, seed, renderer), or why there is none; the same for the same arguments in
+    any process. environment: of (task, renderer); its `reset(options={"episode": episode})` starts an episode.
+    """
+
+    name: str
+    tasks: Mapping[str, str]
+    standard: tuple[str, ...]
+    draw: Callable[[str, int, str], Any]
+    environment: Callable[[str, str], Environment]
+
+    def check(self, tasks: tuple[str, ...]) -> None:
+        """Raises ValueError for tasks that the suite doesn't have."""
+        unknown = [task for task in tasks if task not in self.tasks]
+        if unknown:
+            raise ValueError(f"tasks {unknown} are not in {self.name}; choose from {', '.join(self.tasks)}")
+
+
+def task_suite(name: str) -> TaskSuite:
+    """The suite of that name. Raises ValueError with the names there are."""
+    if name in _OURS:
+        module, attribute = _OURS[name]
+        return getattr(import_module(module), attribute)
+    others = {point.name: point for point in entry_points(group=_GROUP)}
+    if name not in others:
+        raise ValueError(f"env {name!r} is unknown; choose from {', '.join((*_OURS, *others))}")
+    return others[name].load()

@@ -1,0 +1,183 @@
+"""Robots from files: equal to MuJoCo, differentiable, and of use to planning. Models of packages where installed."""
+
+import numpy as np
+import pytest
+import torch
+
+from dexworld.hands import RIGHT
+from dexworld.robots.described_robot import (
+    described,
+    named_robot,
+    read_robot,
+    robot_names,
+    shipped_description,
+    shipped_model,
+)
+from dexworld.robots.description import parse_description
+from dexworld.robots.franka_allegro import FrankaAllegro
+from dexworld.robots.model_file import read_model
+from dexworld.robots.robot import Robot
+from robot_fixtures import HAND_TOML, TWO_HANDS_TOML, hand_mjcf, mujoco_keypoints, two_hands_urdf
+
+pytest.importorskip("mujoco")
+
+
+def random_joints(robot, count):
+    generator = torch.Generator().manual_seed(915_000)
+    low, high = robot.limits.unbind(-1)
+    return low + (high - low) * torch.rand(count, len(low), generator=generator, dtype=torch.float64)
+
+
+def write(folder, model=None, description=HAND_TOML, name="hand.xml"):
+    (folder / name).write_text(hand_mjcf() if model is None else model)
+    (folder / "hand.toml").write_text(description)
+    return folder / name, folder / "hand.toml"
+
+
+@pytest.fixture
+def hand(tmp_path):
+    return read_robot(*write(tmp_path))
+
+
+@pytest.fixture
+def two_hands(tmp_path):
+    return read_robot(*write(tmp_path, two_hands_urdf(), TWO_HANDS_TOML, "two.urdf"))
+
+
+def installed(name):
+    """A shipped robot, or skip with the package that is missing."""
+    try:
+        shipped_model(shipped_description(name))
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    return named_robot(name)
+
+
+def equal_to_mujoco(robot, count):
+    joints = random_joints(robot, count)
+    expected = mujoco_keypoints(robot.model.path, robot.description, robot.joints, joints.numpy())
+    pose = robot.forward(joints)
+    assert np.abs(pose.keypoints.numpy() - expected).max() < 1e-6
+    turned = pose.hand_rotation @ pose.hand_rotation.transpose(-1, -2)
+    torch.testing.assert_close(turned, torch.eye(3, dtype=torch.float64).expand_as(turned))
+
+
+@pytest.mark.parametrize("name", robot_names())
+def test_a_shipped_robot_is_where_mujoco_says_in_a_thousand_poses(name):
+    equal_to_mujoco(installed(name), 1000)
+
+
+def test_slides_anchors_references_couplings_and_nested_offsets_are_as_in_mujoco(hand):
+    equal_to_mujoco(hand, 1000)
+    assert hand.joints == ("along", "turn", "thumb_bend", "index_bend", "middle_bend", "ring_bend")
+    assert hand.forward(random_joints(hand, 2)).valid.sum() == 19  # the third places of ring and little finger are not
+
+
+def test_two_hands_of_a_urdf_mimic_and_stand_on_their_arms_as_in_mujoco(two_hands):
+    equal_to_mujoco(two_hands, 1000)
+    pose = two_hands.forward(random_joints(two_hands, 3))
+    torch.testing.assert_close(pose.wrist, pose.keypoints[:, RIGHT.start])
+    assert pose.valid[: RIGHT.start].sum() == pose.valid[RIGHT].sum() == 7
+    assert two_hands.model.missing == ("package://none/gone.stl is missing",)
+
+
+def test_gradients_are_those_of_finite_differences(hand):
+    joints = random_joints(hand, 2).requires_grad_()
+
+    def outputs(value):
+        pose = hand.forward(value)
+        return pose.keypoints[:, RIGHT], pose.hand_rotation, pose.links, hand.outline(pose)[0]
+
+    assert torch.autograd.gradcheck(outputs, (joints,))
+
+
+def test_a_described_robot_does_what_planning_asks_of_a_robot(hand):
+    joints = random_joints(hand, 6)
+    pose = hand.forward(joints)
+    nested = hand.forward(joints.view(2, 3, -1))
+    assert torch.equal(nested.keypoints.flatten(0, 1), pose.keypoints)
+    assert (hand.forward(joints.float()).keypoints - pose.keypoints).abs().max() < 5e-6
+    centres, radii = hand.outline(nested)
+    assert centres.shape == (2, 3, len(radii), 3)
+    eye = torch.eye(4, dtype=torch.float64)
+    assert torch.equal(hand.track(joints, eye, eye, eye[:3, :3]).keypoints_world, pose.keypoints)
+    assert pose.links.shape == (6, 2, 3)
+    with pytest.raises(ValueError, match="of ring_bend; clip targets"):
+        hand.check_targets(hand.limits[:, 1].numpy() + np.eye(6)[-1])
+
+
+def test_the_outline_covers_the_tips_and_leaves_out_what_the_robot_doesnt_move(hand):
+    pose = hand.forward(random_joints(hand, 20))
+    centres, radii = hand.outline(pose)
+    tips = pose.keypoints[:, [RIGHT.start + row for row in (8, 12, 16)]]
+    assert ((tips[:, :, None] - centres[:, None]).norm(dim=-1) <= radii + 1e-9).any(-1).all()
+    assert centres[..., 2].min() > -0.5  # the table is 1 m below
+
+
+def test_the_palms_axes_come_from_the_keypoints_or_from_a_named_body(tmp_path):
+    model = read_model(write(tmp_path)[0])
+    own = described(
+        model, parse_description(HAND_TOML.replace('wrist = "palm"', 'wrist = "palm"\npalm = "palm"'), "own")
+    )
+    derived = described(model, parse_description(HAND_TOML, "derived"))
+    joints = random_joints(own, 10)
+    between = own.forward(joints).hand_rotation.transpose(-1, -2) @ derived.forward(joints).hand_rotation
+    torch.testing.assert_close(between, between[:1].expand_as(between))
+    aside = np.arctan2(0.01, 0.08)  # of the middle of the three knuckles, seen from the wrist
+    cos, sin = np.cos(aside), np.sin(aside)
+    expected = torch.tensor([[1.0, 0.0, 0.0], [0.0, cos, sin], [0.0, -sin, cos]], dtype=torch.float64)
+    assert (between[0] - expected).abs().max() < 1e-3  # the anchors lie 2 mm off, at rest no joint is bent
+
+
+def test_limits_couplings_and_spheres_of_the_description_win(tmp_path):
+    more = """
+[limits]
+along = [0.0, 0.1]
+[coupled]
+index_end = { of = "index_bend", polynomial = [0.2, 0.5] }
+[held]
+ring_bend = 0.4
+[[spheres]]
+at = "palm"
+offset = [0.0, 0.0, 0.05]
+radius = 0.06
+"""
+    changed = HAND_TOML.replace(', "ring_bend"', "") + more
+    robot = read_robot(*write(tmp_path, description=changed))
+    assert robot.limits[0].tolist() == [0.0, 0.1]
+    assert robot.outline(robot.forward(random_joints(robot, 2)))[0].shape == (2, 1, 3)
+    assert robot.drives["index_end"].polynomial == (0.2, 0.5)
+
+
+def test_a_missing_mesh_doesnt_stop_the_kinematics(tmp_path):
+    mesh = '<asset><mesh name="gone" file="gone.stl"/></asset><worldbody>'
+    model = (
+        hand_mjcf()
+        .replace("<worldbody>", mesh)
+        .replace(
+            '<body name="thumb2" pos="0 0 0.04">', '<body name="thumb2" pos="0 0 0.04"><geom type="mesh" mesh="gone"/>'
+        )
+    )
+    robot = read_robot(*write(tmp_path, model))
+    assert robot.model.missing == ("gone.stl is missing",)
+    whole = read_robot(*write(tmp_path))
+    joints = random_joints(robot, 5)
+    assert torch.equal(robot.forward(joints).keypoints, whole.forward(joints).keypoints)
+
+
+def test_robot_from_file_takes_paths(tmp_path):
+    robot = Robot.from_file(*map(str, write(tmp_path)))
+    assert isinstance(robot, Robot)
+    assert robot.arm == slice(0, 2)
+    with pytest.raises(ValueError, match="did you mean allegro-right"):
+        Robot.named("allegro-rihgt")
+
+
+def test_the_allegro_hand_from_its_file_is_the_one_typed_in():
+    robot, reference = installed("allegro-right"), FrankaAllegro()
+    joints = random_joints(reference, 100)
+    whole = reference.forward(joints)
+    alone = robot.forward(joints[:, reference.fingers]).keypoints[:, RIGHT]
+    flange = torch.tensor([0.0, 0.0, 0.095], dtype=torch.float64)
+    moved = (alone + flange) @ whole.hand_rotation.transpose(-1, -2) + whole.wrist[:, None]
+    assert (moved - whole.keypoints[:, RIGHT]).abs().max() < 1e-6
