@@ -21,7 +21,7 @@ BASE = {"hands", "geometry", "actions", "forecast", "options", "pictures", "trac
 LAYERS = {
     "base": set(),
     "robots": {"base"},
-    "data": {"base"},
+    "data": {"base", "robots"},
     "models": {"base"},
     "planning": {"base", "robots"},
     "sim": {"base", "data", "robots"},

@@ -125,12 +125,12 @@ def test_the_forms_of_a_camera_pose_agree():
     }
     forms = [PoseMapping("euler", "xyz-euler"), PoseMapping("quaternion", "xyz-quaternion")]
     for mapping in (PoseMapping("matrix"), PoseMapping("inverse", inverse=True), *forms):
-        found = lerobot.camera_poses(columns, mapping, 2)
+        found = lerobot.mapped_poses(columns, mapping, 2)
         np.testing.assert_allclose(found, poses.numpy(), atol=1e-9, err_msg=mapping.feature)
     with pytest.raises(ValueError, match="no rigid transform"):
-        lerobot.camera_poses({"matrix": 2 * poses.numpy()}, PoseMapping("matrix"), 2)
+        lerobot.mapped_poses({"matrix": 2 * poses.numpy()}, PoseMapping("matrix"), 2)
     with pytest.raises(ValueError, match=r"matrix, read as matrix, mirrors at row 0"):
-        lerobot.camera_poses({"matrix": poses.numpy() @ np.diag([1.0, -1.0, 1.0, 1.0])}, PoseMapping("matrix"), 2)
+        lerobot.mapped_poses({"matrix": poses.numpy() @ np.diag([1.0, -1.0, 1.0, 1.0])}, PoseMapping("matrix"), 2)
 
 
 def test_options_that_name_what_is_not_there_are_refused(plain):

@@ -12,17 +12,16 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import torch
 
 from dexworld.data.lerobot.layout import INDEX_FEATURES, UNREADABLE, LeRobotLayout, open_layout
 from dexworld.data.lerobot.rows import RowImages, episode_rows, find_rows
-from dexworld.data.readers.arrays import check_pinhole, check_rigid, pinhole, poses_from_euler, poses_of, rotations_of
+from dexworld.data.readers.arrays import check_pinhole, pinhole
 from dexworld.data.readers.foreign_source import ForeignSource
+from dexworld.data.readers.robot_states import PoseMapping, RobotStates, mapped_poses
 from dexworld.data.source import CorruptEpisodeError
 from dexworld.data.store.labels import INTRINSICS, PACKETS, SEED, own_features, track_from_flat
 from dexworld.data.store.policy_columns import ACTION, STATE
 from dexworld.data.video_frames import check_unturned
-from dexworld.geometry import invert
 from dexworld.hands import KEYPOINT_NAMES, NUM_KEYPOINTS
 from dexworld.track import Track
 
@@ -54,20 +53,6 @@ class KeypointMapping:
 
 
 @dataclass(frozen=True)
-class PoseMapping:
-    """Camera poses in one feature.
-
-    form: `matrix` (16 numbers or 4 x 4), `xyz-euler` (6; metres, then the angles of Rz Ry Rx) or `xyz-quaternion` (7;
-    metres, then x, y, z, w). inverse: whether the numbers are camera_from_world. The camera frame is optical: x right,
-    y down, z forward.
-    """
-
-    feature: str
-    form: Literal["matrix", "xyz-euler", "xyz-quaternion"] = "matrix"
-    inverse: bool = False
-
-
-@dataclass(frozen=True)
 class LeRobotOptions:
     """What the columns of a LeRobot dataset mean.
 
@@ -76,7 +61,8 @@ class LeRobotOptions:
     camera_pose: None leaves the camera at the world's origin.
     intrinsics: fx, fy, cx, cy in pixels of the stored frames; None assumes a focal length of one image width (a
         horizontal field of view of 53 degrees).
-    joint_positions, joint_targets: features of 23 numbers, the reference robot's joints.
+    robots: described robots whose joint states are in the rows, at most one for each hand; they give the keypoints.
+    joint_positions, joint_targets: features of joints, without `robots`.
     extras: features to keep as further columns; None keeps every number that nothing else uses.
     """
 
@@ -84,6 +70,7 @@ class LeRobotOptions:
     keypoints: tuple[KeypointMapping, ...] = ()
     camera_pose: PoseMapping | None = None
     intrinsics: tuple[float, float, float, float] | None = None
+    robots: tuple[RobotStates, ...] = ()
     joint_positions: str | None = None
     joint_targets: str | None = None
     extras: tuple[str, ...] | None = None
@@ -91,13 +78,17 @@ class LeRobotOptions:
     def __post_init__(self) -> None:
         if self.intrinsics is not None and not (len(self.intrinsics) == 4 and min(self.intrinsics[:2]) > 0):
             raise ValueError(f"intrinsics are {self.intrinsics}; expected fx, fy, cx, cy with positive fx and fy")
+        if self.robots and (self.keypoints or self.joint_positions or self.joint_targets):
+            raise ValueError(
+                "`robots` give keypoints and joints; leave `keypoints`, `joint_positions`, `joint_targets` out"
+            )
 
     @property
     def used(self) -> set[str]:
         """The features that the mappings and joints name."""
         named = [self.joint_positions, self.joint_targets, self.camera_pose.feature if self.camera_pose else None]
         named += [name for entry in self.keypoints for name in (entry.feature, entry.valid)]
-        return {name for name in named if name is not None}
+        return {name for name in named if name is not None}.union(*(robot.used for robot in self.robots))
 
 
 def open_lerobot(folder: Path | str, options: LeRobotOptions = LeRobotOptions()) -> "LeRobotSource":
@@ -150,7 +141,7 @@ def _warn_of_unknowns(layout: LeRobotLayout, options: LeRobotOptions) -> None:
         lost = "is a store of dexworld that another program rewrote, and its intrinsics are lost"
         raise ValueError(f"{layout.folder} {lost}; give fx, fy, cx, cy by the option lerobot.intrinsics")
     unknown = ["the focal length is assumed to be one image width (lerobot.intrinsics)"] * (options.intrinsics is None)
-    unknown += ["no hands are known (lerobot.keypoints)"] * (not options.keypoints)
+    unknown += ["no hands are known (lerobot.keypoints, lerobot.robots)"] * (not (options.keypoints or options.robots))
     if own:
         unknown = ["it is read by the columns of a store of dexworld, without its ids and splits"]
     if unknown:
@@ -193,7 +184,7 @@ class LeRobotSource(ForeignSource):
         stored = episode_rows(layout, row, needed, [*kept, "timestamp", "task_index"])
         layout.check_times(row, stored)
         frames = layout.frames(row, key) if key in layout.keys("video") else RowImages(layout, row, key)
-        labels = options.keypoints or options.camera_pose or options.intrinsics or own
+        labels = options.keypoints or options.robots or options.camera_pose or options.intrinsics or own
         if labels or any(name.endswith("_pixels") for name in layout.features):
             check_unturned(frames, "keypoints, camera poses and pixels")
         columns: dict[str, Any] = {}
@@ -203,9 +194,11 @@ class LeRobotSource(ForeignSource):
         ours = track_from_flat({name: stored[name] for name in own}) if own else {}
         cameras = ours.pop("world_from_camera", None)
         if cameras is None or options.camera_pose is not None:
-            cameras = camera_poses(stored, options.camera_pose, len(frames))
+            cameras = mapped_poses(stored, options.camera_pose, len(frames))
         columns |= ours.get("columns", {})
-        if options.keypoints or "keypoints_world" not in columns:
+        if options.robots:
+            columns |= self._robots(stored)
+        elif options.keypoints or "keypoints_world" not in columns:
             columns |= self._hands(stored, cameras)
         joints = {"joint_positions": options.joint_positions, "joint_targets": options.joint_targets}
         columns |= {name: stored[feature] for name, feature in joints.items() if feature is not None}
@@ -220,6 +213,21 @@ class LeRobotSource(ForeignSource):
             intrinsics=self._intrinsics(stored, frames.size, self.files(index)[0], columns),
             columns=columns,
         )
+
+    def _robots(self, stored: dict[str, Any]) -> dict[str, np.ndarray]:
+        """Keypoints and joints of all robots: rows of one hand each, joints one robot behind the other."""
+        named = (next(_lists(self.layout.features[each.joints].get("names")), None) for each in self.options.robots)
+        found = [each.hands(stored, names) for each, names in zip(self.options.robots, named, strict=True)]
+        valid = np.stack([each["keypoints_valid"] for each in found])
+        if (valid.sum(axis=0) > 1).any():
+            raise ValueError("two robots of lerobot.robots have the same hand; give one for each")
+        points = np.stack([each["keypoints_world"] for each in found])
+        columns = {"keypoints_valid": valid.any(axis=0)}
+        columns["keypoints_world"] = np.where(valid[..., None], points, 0.0).sum(axis=0, dtype=np.float32)
+        for name in ("joint_positions", "joint_targets"):
+            if all(name in each for each in found):
+                columns[name] = np.concatenate([each[name] for each in found], axis=1)
+        return columns
 
     def _hands(self, stored: dict[str, Any], cameras: np.ndarray) -> dict[str, np.ndarray]:
         """Keypoints by the mappings of the options, and which are valid."""
@@ -247,28 +255,6 @@ class LeRobotSource(ForeignSource):
         if stale:
             check_pinhole(matrix, size, f"{path}: intrinsics")
         return matrix
-
-
-def camera_poses(columns: dict[str, Any], mapping: PoseMapping | None, length: int) -> np.ndarray:
-    """world_from_camera (T, 4, 4) float64 by a mapping. Raises ValueError when the numbers are no poses."""
-    if mapping is None:
-        return np.tile(np.eye(4), (length, 1, 1))
-    values = np.asarray(columns[mapping.feature], dtype=np.float64).reshape(length, -1)
-    expected = {"matrix": 16, "xyz-euler": 6, "xyz-quaternion": 7}[mapping.form]
-    found = values.shape[1]
-    if found != expected or not np.isfinite(values).all():
-        raise ValueError(f"{mapping.feature} has {found} numbers a frame, or NaN; {mapping.form} has {expected}")
-    if mapping.form == "matrix":
-        poses = values.reshape(-1, 4, 4)
-    elif mapping.form == "xyz-euler":
-        poses = poses_from_euler(values)
-    else:
-        lengths = np.linalg.norm(values[:, 3:], axis=1)
-        if (lengths < 1e-6).any():
-            raise ValueError(f"{mapping.feature}: the quaternion of frame {int(np.argmin(lengths))} is 0")
-        poses = poses_of(rotations_of(values[:, 3:]), values[:, :3])
-    check_rigid(poses, f"{mapping.feature}, read as {mapping.form},")
-    return invert(torch.from_numpy(poses.copy())).numpy() if mapping.inverse else poses
 
 
 def mapped_points(
