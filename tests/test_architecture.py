@@ -32,7 +32,8 @@ LAYERS = {
     "studies": {"base", "data", "models", "planning", "sim", "training", "evaluation", "video"},
     "report": {"base", "data", "models", "planning", "robots", "sim", "training", "evaluation", "video", "studies"},
     "cli": {
-        *("base", "data", "models", "planning", "robots", "sim", "training", "evaluation", "video", "studies", "report")
+        *("base", "data", "models", "planning", "robots", "sim", "baselines", "training", "evaluation"),
+        *("video", "studies", "report"),
     },
 }
 # The one place that reads another project's torch files, and only as plain tensors.

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from dexworld import cli
+from dexworld.evaluation.atomic import AtomicConfig, atomic_motions
 from dexworld.hands import NUM_KEYPOINTS, RIGHT
 from dexworld.models import latent_readers
 from dexworld.models.decoder import DECODER_PRESETS, PixelDecoder, PixelDecoderConfig
@@ -14,7 +15,6 @@ from dexworld.models.latent_readers import OWN, drawing_of, encoder_fingerprint,
 from dexworld.models.latent_space import LatentSpace
 from dexworld.models.reference import DECODER
 from dexworld.report import play_demo as demo
-from dexworld.report.atomic import AtomicConfig, atomic_motions
 from dexworld.report.demo import DemoResults, write_demo_report
 from dexworld.report.imagine import imagine, write_imagine_report
 from dexworld.track import ArrayFrames, Track

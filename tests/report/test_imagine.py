@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from dexworld.evaluation.atomic import AtomicConfig, atomic_keypoints, atomic_motions, best_frame, curled, viewing_axes
 from dexworld.hands import BONES, NUM_KEYPOINTS, RIGHT, WRIST
-from dexworld.report.atomic import AtomicConfig, atomic_keypoints, atomic_motions, best_frame, curled, viewing_axes
 from dexworld.report.imagine import imagine, imagine_figures, write_imagine_report
 from dexworld.track import ArrayFrames, Track
 

@@ -15,17 +15,19 @@ from dexworld import cli
 from dexworld.data.recordings import EpisodeWriter
 from dexworld.evaluation.intervals import seed_interval
 from dexworld.models.world_model import model_class, preset
-from dexworld.studies import declared_tables
+from dexworld.studies import declared_figures, declared_tables
+from dexworld.studies.declared_figures import FIGURES
 from dexworld.studies.declared_tables import TABLES, paper_weight
 from dexworld.studies.study import Published, Variant, changed
 from dexworld.studies.study_columns import at_moments
 from dexworld.studies.study_figures import of_figure
-from dexworld.studies.study_measures import OpenLoopMeasure, TaskMeasure
+from dexworld.studies.study_measures import TaskMeasure
 from dexworld.studies.study_runs import Study
 from dexworld.track import Track
 from square_fixtures import square_episode, square_frames
 
 FIRST = 908_000  # first validation scene of a study
+DECLARED = TABLES | FIGURES
 
 
 def test_the_interval_over_three_seeds_is_students():
@@ -92,9 +94,9 @@ def test_a_printed_number_is_found_by_row_and_column():
 
 
 @pytest.mark.parametrize("scale", ["miniature", "small"])
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("name", DECLARED)
 def test_a_study_travels_to_other_processes_and_every_model_of_it_exists(name, scale, tmp_path):
-    study = Study(TABLES[name](scale), tmp_path)
+    study = Study(DECLARED[name](scale), tmp_path)
     assert pickle.loads(pickle.dumps(study)) == study
     for variant in study.table.variants:
         kind = (variant.preset or "dexwm").removesuffix("-clip").removesuffix("-tiny")
@@ -115,7 +117,7 @@ def test_a_table_or_seeds_that_make_no_sense_are_a_mistake(words, says, capsys, 
     assert says in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("name", DECLARED)
 def test_on_paper_a_table_is_planned_and_not_run(name, capsys, tmp_path):
     words = ["reproduce", name, "--output", str(tmp_path / "out"), "--scale", "paper"]
     with pytest.raises(SystemExit):
@@ -165,14 +167,15 @@ def small(monkeypatch):
             made, tasks = make(scale), TaskMeasure(("reach",))
             model = made.sizes.model if made.name == "figure5" else {"predictor": {"dim": 16, "depth": 1}}
             sizes = replace(made.sizes, model=model, evaluator_size="debug", encoder_frames=20, batch_size=2)
-            measures = tuple(each if isinstance(each, OpenLoopMeasure) else tasks for each in made.measures)
+            measures = tuple(tasks if isinstance(each, TaskMeasure) else each for each in made.measures)
             figures = tuple(each for each in made.figures if not each.name.startswith(("grasp", "place")))
             return replace(made, sizes=sizes, measures=measures, figures=figures)
 
         return table
 
-    for name, make in list(TABLES.items()):
-        monkeypatch.setitem(declared_tables.TABLES, name, shrunk(make))
+    for tables in (declared_tables.TABLES, declared_figures.FIGURES):
+        for name, make in list(tables.items()):
+            monkeypatch.setitem(tables, name, shrunk(make))
 
 
 def study(data: Path, output: Path, table: str, *options: str) -> dict:
@@ -191,11 +194,13 @@ SOME = {
     "table3": ("DexWM", "DexWM, in the picture", "NWM*", "action-free"),
     "figure5": ("S", "B"),
     "figure6": ("pca-fine",),
+    "figure7": ("DexWM", "DexWM, in the picture"),
+    "figure9": ("DexWM", "DexWM, in the picture"),
     "ablations": ("base", "paper-hand-consistency", "raw-actions"),
 }
 
 
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("name", DECLARED)
 def test_a_declared_table_is_trained_measured_and_shown(name, data, small, tmp_path):
     rows = study(data, tmp_path, name, "--seeds", "0", "--variants", *SOME[name])
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
@@ -203,11 +208,12 @@ def test_a_declared_table_is_trained_measured_and_shown(name, data, small, tmp_p
         assert rows[variant]["seeds"] == [0]
         assert rows[variant]["parameters"] > 0
         assert rows[variant]["steps"] == 2
-        figures = [figure.name for figure in TABLES[name]("miniature").figures]
+        figures = [figure.name for figure in DECLARED[name]("miniature").figures]
         assert all("object" in key for key in figures if rows[variant][key]["value"] is None)
         assert len(rows[variant]["train_cpu_s"]) == 1
     assert "arXiv 2512.13644" in page
     assert "A quick look" in page
+    assert ("<video" in page) == (name in FIGURES)
     if name == "table1":
         assert rows["human, fine-tuned"]["minus_none, fine-tuned"]["robot_mae_end"]["by_seed"][0] is not None
         assert "paper: 0.67" in page
@@ -244,6 +250,30 @@ def test_a_study_refuses_other_settings_and_what_it_does_not_have(options, says,
     with pytest.raises(SystemExit):
         study(data, tmp_path, "ablations", *options)
     assert says in capsys.readouterr().err
+
+
+def test_a_figure_takes_the_models_of_table_3_and_trains_what_is_missing(data, small, tmp_path, capsys):
+    study(data, tmp_path / "table3", "table3", "--variants", "DexWM", "--seeds", "0")
+    shared = ("--variants", "DexWM", "--models")
+    (tmp_path / "figure9").mkdir()
+    cut = ("--steps", "2", "--episodes", "2", "--workers", "1", "--device", "cpu", "--resamples", "50")
+    figure9 = ["reproduce", "figure9", "--output", str(tmp_path / "figure9"), *cut]
+    cli.main([*figure9, *shared, str(tmp_path / "table3"), "--seeds", "0", "1"])
+    runs = tmp_path / "figure9" / "runs"
+    assert [(runs / f"DexWM-{seed}" / "model").is_symlink() for seed in (0, 1)] == [True, False]
+    theirs, ours = (tmp_path / name / "runs" / "DexWM-0" / "measured.json" for name in ("table3", "figure9"))
+    assert json.loads(theirs.read_text())["train_seconds"] == json.loads(ours.read_text())["train_seconds"]
+    assert not (runs / "DexWM-0" / "metrics.jsonl").exists()
+    for table, models, more, says in (
+        ("figure7", "table3", ("--steps", "3"), "sizes.budgets.steps was 2, now 3"),
+        ("figure7", "table3", ("--seeds", "5"), "table3 has finished no model of DexWM; finish it first"),
+        ("figure7", "nowhere", (), "holds no study.json; give the folder of table3 or figure7 or figure9"),
+        ("table3", "figure9", (), "holds figure9; the models of table3 are those of no other table"),
+    ):
+        words = ["reproduce", table, "--output", str(tmp_path / "other"), *cut, *shared, str(tmp_path / models), *more]
+        with pytest.raises(SystemExit):
+            cli.main(words)
+        assert says in capsys.readouterr().err
 
 
 def test_a_variant_whose_package_is_missing_is_left_out_and_said(data, small, tmp_path, monkeypatch):

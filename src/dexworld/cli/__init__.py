@@ -30,6 +30,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "train policy": ("train_readers", "TrainPolicy", "train a policy to hold planning against"),
     "train text": ("train_readers", "TrainText", "teach a world model to understand sentences about objects"),
     "convert": ("convert", "Convert", "convert a checkpoint of the DexWM release"),
+    "cosmos": ("cosmos_checkpoint", "CosmosCheckpoint", "make a checkpoint of a Cosmos video pipeline, to measure it"),
     "evaluate open-loop": ("evaluate_open_loop", "OpenLoop", "measure predictions of four seconds"),
     "evaluate tasks": ("evaluate_tasks", "Tasks", "measure planning on held-out scenes, with its controls"),
     "reproduce": ("reproduce", "Reproduce", "train and measure what a table of the paper compares"),

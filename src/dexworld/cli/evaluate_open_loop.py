@@ -83,6 +83,8 @@ class OpenLoop:
             )
         figures |= {"keypoints_read_by": reader, "pictures_drawn_by": drawing.by}
         figures["quarantined"] = len(dataset.quarantined)
+        if hasattr(model, "cost"):
+            figures["cost"] = model.cost()
         path = write_results(self.output, figures, seed=self.seed, seeds=dataset.seeds)
         if self.data is None:
             shutil.rmtree(folder)  # collected for this alone; the seeds bring it back

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from dexworld.data.datasets import open_dataset
 from dexworld.data.resize import resized_episode
+from dexworld.evaluation.atomic import AtomicConfig, atomic_motions, best_frame
 from dexworld.models.latent_readers import AUTO, drawing_of
 from dexworld.models.reference import REFERENCE
 from dexworld.models.world_model import load_world_model
 from dexworld.options import check_index
-from dexworld.report.atomic import AtomicConfig, atomic_motions, best_frame
 from dexworld.report.imagine import imagine, write_imagine_report
 
 logger = logging.getLogger("dexworld")

@@ -3,7 +3,6 @@
 import logging
 import shlex
 import sys
-from collections import ChainMap
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,10 @@ from dexworld.cli.bars import counted, task_bars
 from dexworld.evaluation.guard import Split
 from dexworld.evaluation.intervals import MOST_SEEDS
 from dexworld.evaluation.results import write_results
+from dexworld.report.study_films import study_films
 from dexworld.report.study_page import write_study_page
+from dexworld.studies.adopted_runs import adopt
+from dexworld.studies.declared_figures import FIGURES
 from dexworld.studies.declared_tables import TABLES
 from dexworld.studies.study import Scale, Table
 from dexworld.studies.study_data import FIRST_SCENE
@@ -26,7 +28,6 @@ from dexworld.training.fit import without_folders
 from dexworld.writing import write_text
 
 logger = logging.getLogger("dexworld")
-ALL_TABLES = ChainMap(TABLES, VIDEO_TABLES)
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class Reproduce:
     """Train and measure what a table of the DexWM or DWM paper compares, and show the paper's numbers beside ours.
 
     Tables: table1 (pre-training), table2 (hand consistency), table3 (what a model is told), figure5 (sizes), figure6
-    (encoders), ablations (our options); of video models dwm-main (baselines), dwm-data, dwm-hands. A study that was
-    stopped goes on with what is missing when it is started again.
+    (encoders), figure7 (atomic actions), figure9 (action transfer), ablations (our options); of video models dwm-main
+    (baselines), dwm-data, dwm-hands. A study that was stopped goes on with what is missing when it is started again.
     """
 
     table: tyro.conf.Positional[str]
@@ -50,6 +51,8 @@ class Reproduce:
     """Which ones to run; by default all."""
     split: Split = "validation"
     """Scenes to measure on: `validation` while developing, `evaluation` for figures that are reported."""
+    models: Path | None = None
+    """Of figure7 and figure9: folder of a finished table3, or of the other figure, whose data and models are taken."""
     workers: int = 0
     """Processes, one model at a time each; 0 is one per core."""
     ray: str | None = None
@@ -77,6 +80,8 @@ class Reproduce:
             sys.stdout.write(plan_text(table, names, self.seeds))
             return
         study = Study(table, self.output, self.split, self.device)
+        if self.models is not None:
+            adopt(study, self.models, names, self.seeds)
         study.open(names, self.workers, counted)
         page = self._report(study)
         with task_bars() as update:
@@ -87,9 +92,10 @@ class Reproduce:
         logger.info("open %s in a browser", page)
 
     def _table(self) -> Table:
-        if self.table not in ALL_TABLES:
-            raise ValueError(f"no table {self.table!r}; choose from {', '.join([*TABLES, *VIDEO_TABLES])}")
-        table = ALL_TABLES[self.table](self.scale)
+        declared = TABLES | FIGURES | VIDEO_TABLES
+        if self.table not in declared:
+            raise ValueError(f"no table {self.table!r}; choose from {', '.join(declared)}")
+        table = declared[self.table](self.scale)
         for name in self.variants:
             table.variant(name)
         if self.scale == "paper" and not self.dry_run:
@@ -117,4 +123,4 @@ class Reproduce:
         if self.steps or self.episodes:
             notices.append("A quick look: budgets or data were cut, so the figures say little.")
         command = shlex.join(["dexworld", *map(without_folders, sys.argv[1:])])
-        return write_study_page(self.output, table, rows, seeds, notices, command)
+        return write_study_page(self.output, table, rows, seeds, notices, command, study_films(study, seeds))

@@ -33,7 +33,7 @@ class WorldModel(Protocol):
     Optional members: `keypoints(latents)` to pixels (..., 12, 2) and confidences (..., 12); `keypoint_logits(latents)`
     for the hand-consistency loss; `decode(latents)` to images (..., H, W, 3) uint8; `columns`, names of the track's
     columns that `condition` and the losses read; `needs_still_camera`; `blocks`, a `Blocks` for large-scale training;
-    `scaled_to(track, moving)`, a new model whose actions are scaled to the data.
+    `scaled_to(track, moving)`, a new model whose actions are scaled to the data; `cost()`, what its roll-outs took.
     """
 
     config: Any

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from dexworld.actions import HandMotion
+from dexworld.evaluation.atomic import roll_out
 from dexworld.evaluation.results import write_results
-from dexworld.models.checkpoint import check_prediction
 from dexworld.report import html
 from dexworld.report.media import picture, video_tag
 from dexworld.report.overlay import hand_overlay
@@ -73,18 +73,10 @@ def imagine(
 
     model: a `WorldModel` with `keypoints`, and with `decode` where pictures are to be the encoder's own.
     fps: at which steps are shown. decode: makes the pictures, instead of the model's own `decode`; drawn_by: its name.
-    Raises ValueError on no motions, lengths that differ, or a frame that the model can't take.
+    Raises as `roll_out`.
     """
-    if not motions or len({motion.steps for motion in motions.values()}) != 1:
-        raise ValueError("imagining needs one or more motions, all with the same number of steps")
-    image = np.ascontiguousarray(episode.frames.read([frame]))
-    latents = model.encode(torch.from_numpy(image).to(device)).float()  # (1, P, D)
-    parts = zip(*(vars(motion).values() for motion in motions.values()), strict=True)
-    together = HandMotion(*map(torch.stack, parts)).to(device=device, dtype=torch.float32)
-    context = model.start(latents, together.index(0).slice(0, 0))
-    predicted = model.rollout(context, together).float()  # (N, T, P, D)
-    check_prediction(predicted, model, [str(episode.source)] * len(predicted))
-    whole = torch.cat([latents.expand(len(motions), 1, -1, -1), predicted], dim=1)
+    whole, together = roll_out(model, episode, motions, frame, device)
+    image = episode.frames.read([frame])
     height, width = image.shape[1:3]
     commanded = together.pixels[..., :2].cpu().numpy()
     in_view = together.visible.cpu().numpy() & ((commanded >= 0) & (commanded < (width, height))).all(axis=-1)
@@ -104,7 +96,7 @@ def imagine(
         commanded_px=commanded,
         in_view=in_view,
         predicted_px=predicted_px,
-        change=(predicted - latents[None]).square().mean(dim=(-2, -1)).sqrt().cpu().numpy(),
+        change=(whole[:, 1:] - whole[:, :1]).square().mean(dim=(-2, -1)).sqrt().cpu().numpy(),
         fps=fps,
         source=episode.source,
         drawn_by=drawn_by if decoded else "",

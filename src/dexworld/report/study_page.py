@@ -24,11 +24,17 @@ INTERVALS = (
 
 
 def write_study_page(
-    folder: Path, table: Table, rows: Mapping[str, Any], seeds: Sequence[int], notices: Sequence[str], command: str
+    folder: Path,
+    table: Table,
+    rows: Mapping[str, Any],
+    seeds: Sequence[int],
+    notices: Sequence[str],
+    command: str,
+    films: Markup | None = None,
 ) -> Path:
     """Write `folder`/page.html about a study's figures by variant (`study_figures.summary`), and return its path.
 
-    notices: notes below the lead. command: that makes it again.
+    notices: notes below the lead. command: that makes it again. films: a section that shows what models imagine.
     """
     shown = [figure for figure in table.figures if figure.of_variant and figure.in_table]
     done = [len(row["seeds"]) for row in rows.values()]
@@ -52,6 +58,7 @@ def write_study_page(
             *map(html.note, (table.glossary or GLOSSARY, INTERVALS)),
             lead=paper,
         ),
+        films,
         html.section("Differences", differences, lead=minus) if differences else None,
         html.section("What differs from the paper, and why", tag("ul", *(tag("li", each) for each in table.differs))),
         html.section("Variants and cost", _costs(rows)),

@@ -158,7 +158,9 @@ class Table:
     title, lead: of its page. measures: what is measured of every model (`study_measures.py`), each a callable that
     gives sums by name. figures: what is reported of the sums. readers: names of the data that encoders are fitted on
     and keypoint evaluators trained on. paper: what it stands beside. differs: sentences, what is different here and
-    why. Raises ValueError naming a variant, data or budget that is not there.
+    why. glossary: what its columns are, where they aren't those of roll-outs. films: what its page shows
+    (`report/study_films.py`). alike: tables whose models of the same names are the same. Raises ValueError naming a
+    variant, data or budget that is not there.
     """
 
     name: str
@@ -172,6 +174,8 @@ class Table:
     paper: Published = Published("")
     differs: tuple[str, ...] = ()
     glossary: str = ""
+    films: Literal["", "atomic", "transfer"] = ""
+    alike: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         names = [variant.name for variant in self.variants]

@@ -2,7 +2,7 @@
 
 <output>/data           the recordings
 <output>/readers/ENC    an encoder and the keypoint evaluator of its latents, shared by all variants with this encoder
-<output>/runs/NAME-SEED a variant: its model, and what was measured of it
+<output>/runs/NAME-SEED a variant: its model (trained.json: what it took), and what was measured of it (measured.json)
 
 A variant's `Kind` trains and measures it. Here are those of world models.
 
@@ -66,15 +66,20 @@ class Study:
     split: Split = "validation"
     device: str = "auto"
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What its folder is held to."""
+        sizes = plain(asdict(self.table.sizes), "sizes")
+        return {"table": self.table.name, "split": self.split, "sizes": sizes}
+
     def open(self, names: Sequence[str], workers: int = 0, progress: Progress = lambda *_: iter) -> None:
         """Hold the folder to its settings, and collect what is missing of the data that these variants need."""
         local_device(self.device)
-        own = {"table": self.table.name, "split": self.split, "sizes": plain(asdict(self.table.sizes), "sizes")}
         path = self.output / "study.json"
         if path.exists():
-            check_same_settings(path, read_json(path), own)
+            check_same_settings(path, read_json(path), self.settings)
         self.output.mkdir(parents=True, exist_ok=True)
-        write_json(path, own)
+        write_json(path, self.settings)
         variants = map(self.table.variant, self.table.with_ancestors(names))
         needed = dict.fromkeys([*self.table.readers, *(name for variant in variants for name in variant.data)])
         collect_all(recordings_of(self.table.sizes, needed, self.split), self.output / "data", workers, progress)
@@ -155,19 +160,23 @@ class Study:
         train_evaluator(EvaluatorRunConfig(folders, place / "evaluator", **own))
 
     def _run(self, variant: Variant, seed: int) -> None:
-        """Train and measure a variant. What was cut off goes on from its last checkpoint."""
+        """Train a variant, unless that is done, and measure it."""
         kind, folder = kind_of(variant), self.folder(variant.name, seed)
-        content = {"variant": variant.name, "seed": seed, **kind.train(self, variant, seed)}
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / "trained.json").exists():
+            trained = {"variant": variant.name, "seed": seed, **kind.train(self, variant, seed)}
+            write_json(folder / "trained.json", trained)
         begin = time.process_time()
         sums = kind.measure(self, variant, seed)
         with written_atomically(folder / "sums.npz") as temporary, open(temporary, "wb") as file:
             np.savez_compressed(file, **sums)  # type: ignore[arg-type]
-        write_json(folder / "measured.json", content | {"measure_cpu_s": round(time.process_time() - begin, 2)})
+        spent = {"measure_cpu_s": round(time.process_time() - begin, 2)}
+        write_json(folder / "measured.json", read_json(folder / "trained.json") | spent)
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         shutil.rmtree(folder / "start", ignore_errors=True)
 
     def _train(self, variant: Variant, seed: int) -> dict[str, Any]:
-        """Train a variant's world model, and say what it took."""
+        """Train a variant's world model, and say what it took. What was cut off goes on from its last checkpoint."""
         folder, training = self.folder(variant.name, seed), self.table.training_of(variant, seed)
         start = self.folder(variant.initial, seed) / "model" if variant.initial else folder / "start"
         own: dict[str, Any] = {

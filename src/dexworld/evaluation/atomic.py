@@ -3,15 +3,17 @@
 Source: DexWM paper, Figure 7, which moves the right hand by 1 cm a frame.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dexworld.actions import HandMotion, hand_motion
 from dexworld.hands import FINGERS, JOINTS, LEFT, NUM_TRACKED, RIGHT, WRIST
+from dexworld.models.checkpoint import check_prediction
 from dexworld.track import Track
 
 INDEX_KNUCKLE, LITTLE_KNUCKLE = 5, 17
@@ -62,6 +64,27 @@ def atomic_motions(
     still = episode.at([frame] * (config.steps + 1)).tensors(torch.float64)
     tracks = {name: still.with_columns(keypoints_world=torch.from_numpy(each)) for name, each in movements.items()}
     return {name: condition(track) for name, track in tracks.items()}
+
+
+@torch.no_grad()
+def roll_out(
+    model: Any, episode: Track, motions: Mapping[str, HandMotion], frame: int = 0, device: torch.device | str = "cpu"
+) -> tuple[Tensor, HandMotion]:
+    """Latents (N, T + 1, P, D) of the named motions from one frame of an episode, the frame's own first; the motions
+    (N, T) on the same device.
+
+    Raises ValueError on no motions, lengths that differ, a frame that the model can't take, and NaN in predictions.
+    """
+    if not motions or len({motion.steps for motion in motions.values()}) != 1:
+        raise ValueError("imagining needs one or more motions, all with the same number of steps")
+    image = np.ascontiguousarray(episode.frames.read([frame]))
+    latents = model.encode(torch.from_numpy(image).to(device)).float()  # (1, P, D)
+    parts = zip(*(vars(motion).values() for motion in motions.values()), strict=True)
+    together = HandMotion(*map(torch.stack, parts)).to(device=device, dtype=torch.float32)
+    context = model.start(latents, together.index(0).slice(0, 0))
+    predicted = model.rollout(context, together).float()  # (N, T, P, D)
+    check_prediction(predicted, model, [str(episode.source)] * len(predicted))
+    return torch.cat([latents.expand(len(motions), 1, -1, -1), predicted], dim=1), together
 
 
 def atomic_keypoints(episode: Track, frame: int, config: AtomicConfig) -> dict[str, np.ndarray]:
