@@ -12,7 +12,7 @@ from dataclasses import asdict
 import gymnasium
 import numpy as np
 import torch
-from my_robot import INTRINSICS, SIZE, WORLD_FROM_CAMERA, PlanarArm, hand_pixels
+from my_robot import INTRINSICS, SIZE, WORLD_FROM_CAMERA, hand_pixels, planar_arm
 
 from dexworld.evaluation.runner import play
 from dexworld.planning.cem import CEM
@@ -27,7 +27,7 @@ class Table(gymnasium.Env):
     """The arm goes where it is told at once. A picture shows the hand's keypoints as white dots."""
 
     def __init__(self) -> None:
-        self.robot, self.film = PlanarArm(), ()
+        self.robot, self.film = planar_arm(), ()
         low, high = self.robot.limits.numpy().T
         self.action_space = gymnasium.spaces.Box(low, high, dtype=np.float64)
         self.observation_space = gymnasium.spaces.Dict({"image": gymnasium.spaces.Box(0, 255, (*SIZE, 3), np.uint8)})
@@ -36,12 +36,12 @@ class Table(gymnasium.Env):
         """Draw where the arm starts and where it should end."""
         super().reset(seed=seed)
         low, high = 0.5 * self.robot.limits.numpy().T
-        self.joints, self.goal = self.np_random.uniform(low, high, (2, 3))
+        self.joints, self.goal = self.np_random.uniform(low, high, (2, len(low)))
         self.moves = 0
         return asdict(self.observe()), {"goal_image": self.picture(self.goal)}
 
     def step(self, action):
-        """Go to joint targets (3,)."""
+        """Go to joint targets (5,)."""
         self.move(action)
         self.moves += 1
         return asdict(self.observe()), float(self.success()), False, self.moves >= MOVES, {}

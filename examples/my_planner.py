@@ -8,9 +8,8 @@ Nothing in dexworld is edited. A planner is any object with the `solve` of `dexw
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from my_robot import PlanarArm, hand_pixels, observation
+from my_robot import GOAL, START, hand_pixels, observation, planar_arm
 from torch import Tensor
 
 from dexworld.planning.cem import CEM
@@ -48,10 +47,10 @@ class RandomShooting:
 
 def reach(solver: Solver) -> float:
     """Cost of the first plan that `solver` finds for a pose given by its pixels."""
-    robot, start, goal = PlanarArm(), np.array([0.2, 0.3, 0.1]), np.array([0.7, -0.5, 0.4])
+    robot = planar_arm()
     policy = MPCPolicy(None, robot, 0.001 * KeypointPixels() + 0.001 * Smoothness(), solver)
-    policy.reset(observation(goal).image, goal_pixels=hand_pixels(robot, goal))
-    policy.act(observation(start))
+    policy.reset(observation(GOAL).image, goal_pixels=hand_pixels(robot, GOAL))
+    policy.act(observation(START))
     return policy.statistics[-1].cost
 
 

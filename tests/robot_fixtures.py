@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from dexworld.robots.model_file import find_installed
+
 # Slides, anchors off the body's origin, two joints on a body, a coupled joint, references, nested turned offsets.
 HAND_MJCF = """
 <mujoco model="sliding hand">
@@ -118,14 +120,22 @@ def mujoco_keypoints(path, description, joints, positions) -> np.ndarray:
     """
     import mujoco
 
-    spec = mujoco.MjSpec.from_file(str(path))
-    for geom in list(spec.geoms):
-        if geom.type == mujoco.mjtGeom.mjGEOM_MESH:
+    def bare(file, without):
+        spec = mujoco.MjSpec.from_file(str(file))
+        for geom in [each for each in spec.geoms if each.type == mujoco.mjtGeom.mjGEOM_MESH]:
             spec.delete(geom)
-    for mesh in list(spec.meshes):
-        spec.delete(mesh)
-    spec.compiler.fusestatic = False
-    spec.compiler.balanceinertia, spec.compiler.boundmass, spec.compiler.boundinertia = True, 1e-3, 1e-6
+        for mesh in list(spec.meshes):
+            spec.delete(mesh)
+        for name in without:
+            spec.delete(spec.body(name))
+        spec.compiler.fusestatic = False
+        spec.compiler.balanceinertia, spec.compiler.boundmass, spec.compiler.boundinertia = True, 1e-3, 1e-6
+        return spec
+
+    spec = bare(path, description.without)
+    for part in description.parts:
+        frame = spec.body(part.on).add_frame(pos=part.offset, quat=part.rotation)
+        spec.attach(bare(find_installed(part.model), part.without), prefix=part.prefix, frame=frame)
     model = spec.compile()
     data, found = mujoco.MjData(model), np.zeros((len(positions), 42, 3))
     couplings = [

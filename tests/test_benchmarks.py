@@ -55,6 +55,11 @@ DOCUMENTED = {
         "segmentation_cpu_ms_per_frame cpu_s_per_500_episodes",
         {"episodes_measured": 1},
     ),
+    "kinematics.py": (
+        "--batches 2 --repeats 1",
+        "poses_per_cpu_s_2 gradients_per_cpu_s_2 mujoco_poses_per_cpu_s",
+        {"robot": "franka-allegro", "joints": 23},
+    ),
     "video.py": (
         "--clips 8 --presets debug --repeats 1",
         "triples_per_cpu_s cpu_s_per_clip triples_per_cpu_s_224x384 debug_train_step_cpu_s debug_train_clips_per_cpu_s "

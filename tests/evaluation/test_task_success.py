@@ -190,7 +190,7 @@ def test_replayed_expert_moves_succeed_and_every_move_is_measured_and_filmed(epi
 
 
 def test_targets_outside_the_limits_end_an_episode_with_an_error(episode, environment):
-    with pytest.raises(ValueError, match=r"joint 0 is asked to go to 9\.000 rad"):
+    with pytest.raises(ValueError, match=r"joint 0 is asked to go to 9\.000, outside"):
         play(Replay(np.full((HORIZON, 23), 9.0)), environment, seed=0, options={"episode": episode})
 
 

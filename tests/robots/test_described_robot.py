@@ -6,7 +6,7 @@ import torch
 
 from dexworld.hands import RIGHT
 from dexworld.robots.described_robot import (
-    described,
+    DescribedRobot,
     named_robot,
     read_robot,
     robot_names,
@@ -73,6 +73,17 @@ def test_slides_anchors_references_couplings_and_nested_offsets_are_as_in_mujoco
     assert hand.forward(random_joints(hand, 2)).valid.sum() == 19  # the third places of ring and little finger are not
 
 
+def test_joints_may_follow_by_a_constant_a_quartic_and_through_another_one(tmp_path):
+    rows = (
+        "index_end index_bend 0.3 0 0 0 0",
+        "middle_end index_bend 0.1 0.2 0.1 0.1 0.05",
+        "ring_end middle_end 0 1 0 0 0",
+    )
+    couplings = (row.split(" ", 2) for row in rows)
+    text = "".join(f'<joint joint1="{a}" joint2="{b}" polycoef="{numbers}"/>' for a, b, numbers in couplings)
+    equal_to_mujoco(read_robot(*write(tmp_path, hand_mjcf(text))), 100)
+
+
 def test_two_hands_of_a_urdf_mimic_and_stand_on_their_arms_as_in_mujoco(two_hands):
     equal_to_mujoco(two_hands, 1000)
     pose = two_hands.forward(random_joints(two_hands, 3))
@@ -115,11 +126,8 @@ def test_the_outline_covers_the_tips_and_leaves_out_what_the_robot_doesnt_move(h
 
 
 def test_the_palms_axes_come_from_the_keypoints_or_from_a_named_body(tmp_path):
-    model = read_model(write(tmp_path)[0])
-    own = described(
-        model, parse_description(HAND_TOML.replace('wrist = "palm"', 'wrist = "palm"\npalm = "palm"'), "own")
-    )
-    derived = described(model, parse_description(HAND_TOML, "derived"))
+    model, named = read_model(write(tmp_path)[0]), HAND_TOML.replace('wrist = "palm"', 'wrist = "palm"\npalm = "palm"')
+    own, derived = (DescribedRobot(model, parse_description(text, "hand.toml")) for text in (named, HAND_TOML))
     joints = random_joints(own, 10)
     between = own.forward(joints).hand_rotation.transpose(-1, -2) @ derived.forward(joints).hand_rotation
     torch.testing.assert_close(between, between[:1].expand_as(between))
@@ -149,17 +157,23 @@ radius = 0.06
     assert robot.drives["index_end"].polynomial == (0.2, 0.5)
 
 
-def test_a_missing_mesh_doesnt_stop_the_kinematics(tmp_path):
-    mesh = '<asset><mesh name="gone" file="gone.stl"/></asset><worldbody>'
-    model = (
-        hand_mjcf()
-        .replace("<worldbody>", mesh)
-        .replace(
-            '<body name="thumb2" pos="0 0 0.04">', '<body name="thumb2" pos="0 0 0.04"><geom type="mesh" mesh="gone"/>'
-        )
-    )
-    robot = read_robot(*write(tmp_path, model))
-    assert robot.model.missing == ("gone.stl is missing",)
+@pytest.mark.parametrize(
+    ("asset", "content", "missing"),
+    [
+        ('<mesh name="gone" file="gone.stl"/>', None, "gone.stl is missing"),
+        ('<mesh file="gone.stl"/>', None, "gone.stl is missing"),
+        ('<mesh name="gone" file="gone.glb"/>', b"glTF", "gone.glb is not read: MuJoCo takes .stl, .obj and .msh"),
+        ('<mesh name="gone" file="gone.obj"/>', b"no mesh", "files are not read: "),
+    ],
+)
+def test_a_mesh_that_is_missing_or_broken_doesnt_stop_the_kinematics(tmp_path, asset, content, missing):
+    if content is not None:
+        (tmp_path / asset.split('"')[-2]).write_bytes(content)
+    body = '<body name="thumb2" pos="0 0 0.04">'
+    model = hand_mjcf().replace("<worldbody>", f"<asset>{asset}</asset><worldbody>")
+    robot = read_robot(*write(tmp_path, model.replace(body, body + '<geom type="mesh" mesh="gone"/>')))
+    assert len(robot.model.missing) == 1
+    assert robot.model.missing[0].startswith(missing)
     whole = read_robot(*write(tmp_path))
     joints = random_joints(robot, 5)
     assert torch.equal(robot.forward(joints).keypoints, whole.forward(joints).keypoints)
@@ -181,3 +195,50 @@ def test_the_allegro_hand_from_its_file_is_the_one_typed_in():
     flange = torch.tensor([0.0, 0.0, 0.095], dtype=torch.float64)
     moved = (alone + flange) @ whole.hand_rotation.transpose(-1, -2) + whole.wrist[:, None]
     assert (moved - whole.keypoints[:, RIGHT]).abs().max() < 1e-6
+
+
+def test_bones_stand_in_for_links_without_a_shape(two_hands):
+    pose = two_hands.forward(random_joints(two_hands, 10))
+    centres, radii = two_hands.outline(pose)
+    bones = [(0, 5), (5, 6), (0, 17), (17, 18)]  # of wrist, index and little finger, rows of each hand
+    for start in (0, RIGHT.start):
+        for a, b in bones:
+            middle = (pose.keypoints[:, start + a] + pose.keypoints[:, start + b]) / 2
+            assert ((middle[:, None] - centres).norm(dim=-1) < 1e-9).any(-1).all()
+    assert (radii == 0.01).all()
+
+
+@pytest.mark.parametrize(
+    ("geom", "corners"),
+    [
+        ('type="sphere" size="0.02"', 1),
+        ('type="capsule" size="0.01 0.05" euler="0.3 0.2 0"', 1),
+        ('type="cylinder" size="0.02 0.03" euler="0.3 0.2 0"', 1),
+        ('type="box" size="0.01 0.05 0.04" euler="0.3 0.2 0"', 1),
+        ('type="ellipsoid" size="0.02 0.03 0.05"', 1),
+        ('type="mesh" mesh="block"', 0.8),
+    ],
+)
+def test_spheres_lie_in_and_around_a_shape(tmp_path, geom, corners):
+    """They hold the middles of its faces, scaled by `corners`, and reach at most half its width beyond."""
+    vertices = " ".join(f"{x} {y} {z}" for x in (-0.01, 0.01) for y in (-0.06, 0.06) for z in (-0.02, 0.02))
+    path = tmp_path / "shape.xml"
+    path.write_text(
+        f'<mujoco><compiler angle="radian"/><asset><mesh name="block" vertex="{vertices}"/></asset><worldbody>'
+        f'<body name="link" pos="0 0 1"><joint range="0 1"/><geom {geom}/></body></worldbody></mujoco>'
+    )
+    (shape,) = read_model(path).shapes
+    half = np.ptp(shape.vertices, axis=0) / 2 if shape.kind == "mesh" else shape.size.copy()
+    if shape.kind != "mesh":
+        half = {
+            "sphere": half[[0, 0, 0]],
+            "capsule": half[[0, 0, 1]] + [0, 0, half[0]],
+            "cylinder": half[[0, 0, 1]],
+        }.get(shape.kind, half)
+    place = shape.body_from_shape
+    faces = np.concatenate([np.diag(half), -np.diag(half)]) * 0.999 * corners @ place[:3, :3].T + place[:3, 3]
+    centres, radii = map(np.array, zip(*shape.spheres(), strict=True))
+    inside = np.linalg.norm(faces[:, None] - centres, axis=-1) <= radii
+    assert inside.any(-1).all()
+    own = (centres - place[:3, 3]) @ place[:3, :3]
+    assert (np.abs(own) + radii[:, None] <= half + np.sort(half)[1]).all()

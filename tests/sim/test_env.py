@@ -98,7 +98,7 @@ def test_observations_have_a_robots_fields_and_the_true_keypoints_and_a_reset_br
         (lambda targets: np.r_[targets[:22], np.inf], "joint target 22 is NaN or Inf"),
         (
             lambda targets: np.r_[targets[:3], 0.5, targets[4:]],
-            r"joint 3 is asked to go to 0.500 rad, outside \[-3.072",
+            r"joint 3 is asked to go to 0.500, outside \[-3.072",
         ),
     ],
 )

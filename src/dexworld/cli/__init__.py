@@ -29,6 +29,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "train points": ("train_readers", "TrainPoints", "teach a world model where objects are and go"),
     "train policy": ("train_readers", "TrainPolicy", "train a policy to hold planning against"),
     "train text": ("train_readers", "TrainText", "teach a world model to understand sentences about objects"),
+    "robot check": ("check_robot", "CheckRobot", "draw a robot from a file, move it, and name what is wrong with it"),
     "convert": ("convert", "Convert", "convert a checkpoint of the DexWM release"),
     "cosmos": ("cosmos_checkpoint", "CosmosCheckpoint", "make a checkpoint of a Cosmos video pipeline, to measure it"),
     "evaluate open-loop": ("evaluate_open_loop", "OpenLoop", "measure predictions of four seconds"),

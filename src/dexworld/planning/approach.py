@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dexworld.geometry import transform_points
-from dexworld.hands import RIGHT, TIPS
+from dexworld.hands import LEFT, RIGHT, TIPS
 from dexworld.planning.candidates import Scene
 from dexworld.planning.protocols import GoalPoints
 from dexworld.planning.search import white_noise
@@ -42,7 +42,8 @@ class Approach:
 
         points: the goal's; pixels (Q, 2): where they are now. They are taken to lie at the height of the fingertips.
         """
-        keypoints = robot.forward(scene.joint_positions).keypoints[RIGHT]
+        pose = robot.forward(scene.joint_positions)
+        keypoints = pose.keypoints[RIGHT if pose.valid[RIGHT].any() else LEFT]
         tips = transform_points(scene.world_from_base, keypoints[list(TIPS[1:4])]).mean(dim=0)
         both = torch.stack([points.share @ pixels, points.share @ points.wanted])
         (start, end), hand = at_height(scene, both, tips[2] + _ABOVE_TIPS)[:, :2], tips[:2]

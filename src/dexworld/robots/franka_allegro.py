@@ -8,7 +8,6 @@ description (right hand, BSD).
 """
 
 import math
-from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -16,9 +15,9 @@ import torch
 from torch import Tensor
 
 from dexworld.hands import RIGHT
-from dexworld.robots.kinematics import Kinematics, TreeJoint, quaternion_matrix
+from dexworld.robots.kinematics import Kinematics, Numbers, Point, TreeJoint, quaternion_matrix
 from dexworld.robots.robot import Grip, HandPose, spheres
-from dexworld.robots.tree_robot import ORIGIN, HandLayout, Point, TreeRobot
+from dexworld.robots.tree_robot import ORIGIN, HandLayout, TreeRobot
 
 Vector = tuple[float, float, float]
 Quaternion = tuple[float, float, float, float]
@@ -140,9 +139,9 @@ class FrankaAllegro(TreeRobot):
                 places = [*places[1:], (first + 3, HAND[finger].tip)]
             keypoints |= {RIGHT.start + 1 + 4 * row + joint: place for joint, place in enumerate(places)}
         tree = [tree_joint(joint, index - 1) for index, joint in enumerate(ARM)]
-        for finger in HAND:
-            tree.append(tree_joint(finger.joints[0], ARM_JOINTS - 1, palm_on_link))
-            tree += [tree_joint(joint, len(tree) - 1 + index) for index, joint in enumerate(finger.joints[1:])]
+        for _, (first_joint, *others), _ in HAND:
+            tree.append(tree_joint(first_joint, ARM_JOINTS - 1, palm_on_link))
+            tree += [tree_joint(joint, len(tree) - 1 + index) for index, joint in enumerate(others)]
         links = [(index, ORIGIN) for index in range(ARM_JOINTS)]
         limits = torch.tensor([joint.limits for joint in JOINTS], dtype=torch.float64)
         super().__init__(limits, Kinematics(tree), HandLayout(keypoints, RIGHT.start, (ARM_JOINTS - 1, None), links))
@@ -160,7 +159,7 @@ class FrankaAllegro(TreeRobot):
         return spheres(lines)
 
 
-def tree_joint(joint: Joint, parent: int, offset: Sequence[float] = ORIGIN) -> TreeJoint:
+def tree_joint(joint: Joint, parent: int, offset: Numbers = ORIGIN) -> TreeJoint:
     """A joint in a tree, displaced by an offset (3) in its parent's frame."""
     parent_from_joint = np.eye(4)
     parent_from_joint[:3, :3] = quaternion_matrix(joint.quaternion)

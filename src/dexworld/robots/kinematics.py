@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 BASE = -1  # the link that doesn't move
+Numbers = Sequence[float] | np.ndarray
+Point = tuple[int, Numbers]  # a joint or BASE, and metres in the frame that it moves
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class TreeJoint:
 
     parent: int
     parent_from_joint: np.ndarray
-    axis: Sequence[float]
+    axis: Numbers
     slides: bool = False
 
 
@@ -115,7 +117,7 @@ class Kinematics:
             Constants(torch.tensor(rows)) if wide else None for rows, wide in zip(parents, wider, strict=True)
         ]
         polynomials = [np.trim_zeros(drives[link].polynomial, "b") for link in order]
-        width = max((len(each) for each in polynomials), default=2)
+        width = max([2, *map(len, polynomials)])
         powers = torch.tensor([[*each, *[0.0] * (width - len(each))] for each in polynomials], dtype=torch.float64)
         self._follows = any(tuple(each) != (0.0, 1.0) for each in polynomials)
         sources = torch.tensor([drives[link].source for link in order], dtype=torch.long)
@@ -128,10 +130,10 @@ class Kinematics:
         """(depth, row) of the link that a joint moves, or of `BASE`, in `Frames`."""
         return self._link[joint]
 
-    def places(self, points: Sequence[tuple[int, Sequence[float]]]) -> Places:
+    def places(self, points: Sequence[Point]) -> Places:
         """K points, each fixed to the link of a joint (or `BASE`) at an offset (3) in that joint's frame."""
         start = np.cumsum([0, 1, *self._sizes])
-        groups: dict[int, list[tuple[int, Sequence[float], int]]] = {}
+        groups: dict[int, list[tuple[int, Numbers, int]]] = {}
         order = torch.zeros(len(points), dtype=torch.long)
         for number, (joint, offset) in enumerate(points):
             level, row = self._link[joint]
@@ -142,8 +144,8 @@ class Kinematics:
         prepared, count = [], int(start[-1])
         for level, group in groups.items():
             rows, offsets, numbers = zip(*group, strict=True)
-            offset = torch.tensor(np.array(offsets, float))[:, :, None, None]
-            prepared.append((level, Constants(torch.tensor(rows), offset)))
+            metres = torch.tensor(np.array(offsets, float))[:, :, None, None]
+            prepared.append((level, Constants(torch.tensor(rows), metres)))
             order[list(numbers)] = torch.arange(count, count + len(group))
             count += len(group)
         return Places(tuple(prepared), Constants(order))
@@ -196,7 +198,7 @@ def _terms(joint: TreeJoint) -> np.ndarray:
     return terms
 
 
-def quaternion_matrix(quaternion: Sequence[float]) -> np.ndarray:
+def quaternion_matrix(quaternion: Numbers) -> np.ndarray:
     """Rotation (3, 3) of a quaternion (w, x, y, z), normalised first."""
     w, x, y, z = np.asarray(quaternion, float) / np.linalg.norm(quaternion)
     return np.array(
@@ -208,7 +210,7 @@ def quaternion_matrix(quaternion: Sequence[float]) -> np.ndarray:
     )
 
 
-def axis_rotation(axis: Sequence[float] | np.ndarray, angle: float) -> np.ndarray:
+def axis_rotation(axis: Numbers, angle: float) -> np.ndarray:
     """Rotation (3, 3) about an axis of length 1, by radians."""
     along = np.outer(axis, axis)
     return along + np.cos(angle) * (np.eye(3) - along) + np.sin(angle) * np.cross(np.eye(3), axis)

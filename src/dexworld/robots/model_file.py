@@ -4,7 +4,8 @@ Kinematics needs no mesh, so a missing or unreadable one is left out and listed.
 """
 
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 from dexworld.robots.kinematics import quaternion_matrix
 from dexworld.robots.shapes import Kind, Shape
 
+JointKind = Literal["free", "ball", "slide", "hinge"]
 _MESHES = {".stl", ".obj", ".msh"}
 
 
@@ -26,7 +28,7 @@ class ModelJoint:
     """
 
     name: str
-    kind: Literal["free", "ball", "slide", "hinge"]
+    kind: JointKind
     anchor: np.ndarray
     axis: np.ndarray
     reference: float
@@ -72,6 +74,19 @@ class RobotModel:
             return self.bodies.index(body), np.eye(4)
         raise ValueError(f"{self.path} has no body or site {name!r}{close_names(body, [*self.bodies, *self.sites])}")
 
+    def moving(self, joints: Container[str], base: int) -> set[int]:
+        """Bodies that these joints move, and those that carry them from the base on, which is one of them."""
+        moved = set[int]()
+        for body, parent in enumerate(self.parents):
+            if parent in moved or any(joint.name in joints for joint in self.joints[body]):
+                moved.add(body)
+        carrying = set[int]()
+        for body in moved:
+            while body not in (0, base):
+                body = self.parents[body]
+                carrying.add(body)
+        return (moved | carrying) - {0}
+
     def joint(self, name: str) -> ModelJoint:
         """A joint by name. Raises ValueError that lists close names."""
         named = {joint.name: joint for joints in self.joints for joint in joints}
@@ -105,7 +120,7 @@ def read_model(path: str | Path) -> RobotModel:
     try:
         spec = mujoco.MjSpec.from_file(str(path))
         missing = _bared(mujoco, spec)
-        model = spec.compile()
+        model, missing = _compiled(spec, missing)
     except (ValueError, mujoco.FatalError) as error:
         raise ValueError(f"{path} is no MJCF or URDF that MuJoCo reads: {' '.join(str(error).split())}") from error
     return _numbers(mujoco, model, path, missing)
@@ -123,18 +138,20 @@ def _bared(mujoco: Any, spec: Any) -> list[str]:
     files = {mesh.name: _mesh_file(spec, mesh) for mesh in spec.meshes}
     missing = []
     for body in spec.bodies:
-        solid = any(geom.contype or geom.conaffinity for geom in body.geoms)
+        solid = False
         for geom in list(body.geoms):
-            collides = bool(geom.contype or geom.conaffinity)
-            unknown = geom.type in (mujoco.mjtGeom.mjGEOM_PLANE, mujoco.mjtGeom.mjGEOM_HFIELD)
-            lost = files.get(geom.meshname) if geom.meshname else None
-            if isinstance(lost, str):
-                missing.append(lost)
-            if unknown or isinstance(lost, str) or (solid and not collides):
+            file = files.get(geom.meshname) if geom.meshname else None
+            if isinstance(file, str):
+                missing.append(file)
+            if isinstance(file, str) or geom.type in (mujoco.mjtGeom.mjGEOM_PLANE, mujoco.mjtGeom.mjGEOM_HFIELD):
                 spec.delete(geom)
                 continue
-            geom.material, geom.group = "", int(collides)
+            geom.material, geom.group = "", int(bool(geom.contype or geom.conaffinity))
             geom.contype = geom.conaffinity = 0  # no convex hulls
+            solid = solid or geom.group == 1
+        for geom in list(body.geoms) if solid else ():
+            if geom.group == 0:  # only drawn
+                spec.delete(geom)
     used = {geom.meshname for geom in spec.geoms}
     for mesh in list(spec.meshes):
         if mesh.name not in used:
@@ -152,15 +169,30 @@ def _bared(mujoco: Any, spec: Any) -> list[str]:
     return sorted(set(missing))
 
 
+def _compiled(spec: Any, missing: list[str]) -> tuple[Any, list[str]]:
+    """The compiled model; without its meshes if one of them is what stops it."""
+    try:
+        return spec.compile(), missing
+    except ValueError as error:
+        if not spec.meshes:
+            raise
+        for geom in [each for each in spec.geoms if each.meshname]:
+            spec.delete(geom)
+        for mesh in list(spec.meshes):
+            spec.delete(mesh)
+        model = spec.compile()  # raises anew if something else is wrong
+        return model, [*missing, f"files are not read: {' '.join(str(error).split())}"]
+
+
 def _mesh_file(spec: Any, mesh: Any) -> Path | str | None:
     """Where a mesh's file is; as text why it can't be read; None where the model holds the mesh itself."""
     if not mesh.file:
         return None
-    file = Path(mesh.file.split("://")[-1])
-    folder = Path(spec.modelfiledir or ".").resolve()
-    roots = [folder / spec.meshdir, folder, *folder.parents]
-    tails = [Path(*file.parts[start:]) for start in range(len(file.parts))]  # of `package://NAME/...`
-    found = next((root / tail for tail in tails for root in roots if (root / tail).is_file()), None)
+    folder, file = Path(spec.modelfiledir or ".").resolve(), Path(mesh.file.split("://")[-1])
+    places = [folder / spec.meshdir / file, folder / file, folder / file.name]
+    if "://" in mesh.file:  # a package somewhere above: its name may be that of a folder or not
+        places += [root / file for root in folder.parents] + [root / Path(*file.parts[1:]) for root in folder.parents]
+    found = next((place for place in places if place.is_file()), None)
     if found is None:
         return f"{mesh.file} is missing"
     if found.suffix.lower() not in _MESHES:
@@ -169,17 +201,17 @@ def _mesh_file(spec: Any, mesh: Any) -> Path | str | None:
 
 
 def _numbers(mujoco: Any, model: Any, path: Path, missing: Sequence[str]) -> RobotModel:
-    kinds = ("free", "ball", "slide", "hinge")
+    kinds: tuple[JointKind, ...] = ("free", "ball", "slide", "hinge")
     joints: list[list[ModelJoint]] = [[] for _ in range(model.nbody)]
     for index in range(model.njnt):
-        limits = tuple(map(float, model.jnt_range[index])) if model.jnt_limited[index] else None
+        low, high = map(float, model.jnt_range[index])
         joint = ModelJoint(
             model.joint(index).name,
             kinds[model.jnt_type[index]],
             model.jnt_pos[index].copy(),
             model.jnt_axis[index].copy(),
             float(model.qpos0[model.jnt_qposadr[index]]),
-            limits,
+            (low, high) if model.jnt_limited[index] else None,
         )
         joints[model.jnt_bodyid[index]].append(joint)
     coupled = {}
@@ -226,7 +258,5 @@ def _place(position: np.ndarray, quaternion: np.ndarray) -> np.ndarray:
 
 def find_installed(relative: str) -> Path | None:
     """A file below a folder of DEXWORLD_MODELS (separated as in PATH), or of an installed package; None without one."""
-    import sys
-
     folders = [*os.environ.get("DEXWORLD_MODELS", "").split(os.pathsep), *sys.path]
     return next((Path(folder) / relative for folder in folders if folder and (Path(folder) / relative).is_file()), None)

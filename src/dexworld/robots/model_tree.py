@@ -5,10 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.polynomial import Polynomial
 
-from dexworld.robots.kinematics import BASE, Drive, TreeJoint, axis_rotation
+from dexworld.robots.kinematics import BASE, Drive, Numbers, TreeJoint, axis_rotation
 from dexworld.robots.model_file import Coupling, ModelJoint, RobotModel
-
-Point = tuple[int, np.ndarray]  # a joint of the tree or BASE, and metres in the frame that it moves
 
 
 class ModelTree:
@@ -39,19 +37,11 @@ class ModelTree:
         self._links[body] = (link, place)
         return link, place
 
-    def point(self, name: str, offset: Sequence[float] = (0.0, 0.0, 0.0)) -> Point:
+    def point(self, name: str, offset: Numbers = (0.0, 0.0, 0.0)) -> tuple[int, np.ndarray]:
         """A point at an offset along the axes of a body or site."""
         body, place = self._model.frame(name)
         link, joint_from_body = self.link(body)
         return link, (joint_from_body @ place @ [*offset, 1.0])[:3]
-
-    def is_moved(self, body: int) -> bool:
-        """Whether a driven joint is between a body and the world."""
-        while body:
-            if any(joint.name in self._driven for joint in self._model.joints[body]):
-                return True
-            body = self._model.parents[body]
-        return False
 
     def _moved(self, link: int, place: np.ndarray, joint: ModelJoint, body: str) -> tuple[int, np.ndarray]:
         if joint.kind in ("free", "ball"):

@@ -121,7 +121,7 @@ class Robot(ABC):
             joint = int(np.argmax(outside))
             span = "[{:.3f}, {:.3f}]".format(*limits[joint])
             raise ValueError(
-                f"joint {joint} is asked to go to {targets[joint]:.3f} rad, outside {span} "
+                f"joint {joint} is asked to go to {targets[joint]:.3f}, outside {span} "
                 f"of {self.joints[joint]}; clip targets to the robot's `limits` first"
             )
         return np.clip(targets, limits[:, 0], limits[:, 1])

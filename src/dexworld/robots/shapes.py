@@ -8,8 +8,8 @@ import numpy as np
 
 Kind = Literal["sphere", "capsule", "cylinder", "box", "ellipsoid", "mesh"]
 Sphere = tuple[np.ndarray, float]  # centre (3) and radius, metres
-_MOST_IN_BOX, _MOST_IN_MESH = 3, 5  # spheres along one side
-_REACH = 1.15  # of a sphere's radius over half the side of the cell that it stands in: its corners stick out
+_MOST_IN_CAPSULE, _MOST_IN_BOX, _MOST_IN_MESH = 16, 3, 5  # spheres along one side
+_REACH = 1.15  # of a sphere's radius over half the length and width of its slice of a mesh: corners stick out
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,20 @@ class Shape:
         if self.kind == "sphere":
             return [(np.zeros(3), float(self.size[0]))]
         if self.kind == "capsule":
-            radius, half = map(float, self.size[:2])
-            count = 1 + int(np.ceil(2 * half / radius))
-            return [(np.array([0.0, 0.0, place]), radius) for place in np.linspace(-half, half, count)]
+            return _in_row(float(self.size[0]), float(self.size[1]), np.eye(3)[2])
+        if self.kind == "ellipsoid":  # as the capsule around it
+            _, middle, longest = np.sort(self.size[:3])
+            return _in_row(float(middle), float(longest - middle), np.eye(3)[int(np.argmax(self.size[:3]))])
         if self.kind == "mesh":
             return _around(self.vertices)
         half = self.size[[0, 0, 1]] if self.kind == "cylinder" else self.size[:3]
         return _in_box(np.asarray(half, float))
+
+
+def _in_row(radius: float, end: float, axis: np.ndarray) -> list[Sphere]:
+    """Spheres from -end to end along an axis, at most a radius apart."""
+    count = min(1 + int(np.ceil(2 * end / radius)), _MOST_IN_CAPSULE)
+    return [(place * axis, radius) for place in np.linspace(-end, end, count)]
 
 
 def _in_box(half: np.ndarray) -> list[Sphere]:
@@ -52,7 +59,8 @@ def _in_box(half: np.ndarray) -> list[Sphere]:
     along = [
         np.linspace(-side + step, side - step, count) for side, step, count in zip(half, cell, counts, strict=True)
     ]
-    return [(np.array(centre), _REACH * float(cell.max())) for centre in product(*along)]
+    radius = float(np.linalg.norm(np.sort(cell)[1:]))  # all but the corners
+    return [(np.array(centre), radius) for centre in product(*along)]
 
 
 def _around(vertices: np.ndarray) -> list[Sphere]:

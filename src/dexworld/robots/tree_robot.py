@@ -7,11 +7,10 @@ import torch
 from torch import Tensor
 
 from dexworld.hands import NUM_KEYPOINTS
-from dexworld.robots.kinematics import BASE, Constants, Kinematics
+from dexworld.robots.kinematics import BASE, Constants, Kinematics, Point
 from dexworld.robots.robot import HandPose, Robot
 
 ORIGIN = (0.0, 0.0, 0.0)
-Point = tuple[int, Sequence[float]]  # a joint of the tree or BASE, and metres in the frame that it moves
 
 
 @dataclass(frozen=True)
