@@ -202,11 +202,11 @@ def test_a_study_that_was_stopped_in_training_and_in_measuring_ends_with_the_sam
 def measuring(measure, stops):
     """`measure`, stopped once after the moving clips of a trained model."""
 
-    def stopping(self, model, method, clips, folder, split):
+    def stopping(self, model, method, held_out, folder, split):
         if self.held_out == "fixed" and folder.name == "DWM-0" and "measuring" in stops:
             stops.remove("measuring")
             raise KeyboardInterrupt
-        return measure(self, model, method, clips, folder, split)
+        return measure(self, model, method, held_out, folder, split)
 
     return stopping
 

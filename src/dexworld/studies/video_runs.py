@@ -3,7 +3,7 @@
 A variant without a budget trains nothing: it shows something else of the model that it starts from.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -92,9 +92,9 @@ class VideoModels:
         trained = variant.name if variant.budget else str(variant.initial)
         model = load_video_model(str(study.folder(trained, seed) / "model"), study.device)
         method, sums = self.shows(model), Sums()
+        held_out = {name: study.output / "data" / f"held-out-{name}" for name in study.table.sizes.held_out}
         for measure in study.table.measures:
-            place = study.output / "data" / f"held-out-{measure.held_out}"
-            sums |= measure(model, method, place, study.folder(variant.name, seed), study.split)
+            sums |= measure(model, method, held_out, study.folder(variant.name, seed), study.split)
         return sums
 
     def plan(self, table: Table, variant: Variant, machines: PlanConfig) -> Plan:
@@ -124,12 +124,14 @@ class ClipMeasure:
     held_out: str
     samples: int = 3  # as in the paper
 
-    def __call__(self, model: DWM, method: VideoMethod, clips: Path, folder: Path, split: Split) -> Sums:
-        """Sums (E, 1) of the triplet folder `clips`; what is known stays in `folder`.
+    def __call__(
+        self, model: DWM, method: VideoMethod, held_out: Mapping[str, Path], folder: Path, split: Split
+    ) -> Sums:
+        """Sums (E, 1). held_out: triplet folders by name. folder: keeps what is known of each clip.
 
         Raises SeedError for scenes that the model was trained on, ValueError for clips of another shape.
         """
-        triplets, config = open_triplets(clips), EvaluateConfig(self.samples, split=split)
+        triplets, config = open_triplets(held_out[self.held_out]), EvaluateConfig(self.samples, split=split)
         check_clips(triplets, model.config)
         about = {"clips": triplets.fingerprint, "method": method.name, "model": tensors_digest(model.state_dict())}
         ledger = Ledger(folder / f"{self.held_out}.jsonl", asdict(config) | about)

@@ -91,8 +91,8 @@ def clip_columns(held_out: str) -> tuple[Figure, ...]:
         made.append(Figure(f"{held_out}_{key}", f"{title}: {name}", *sums, None, digits=digits, paper=column))
     for key in ("psnr_inside", "psnr_outside"):
         sums = (f"{held_out}/{STATIC_COPY}/{key}", f"{held_out}/{STATIC_COPY}/{key}/clips")
-        what, own = f"{title}: {shown[key][0]} of the static video itself", {"digits": 2, "of_variant": False}
-        made.append(Figure(f"{held_out}_{STATIC_COPY}_{key}", what, *sums, None, **own))
+        what = f"{title}: {shown[key][0]} of the static video itself"
+        made.append(Figure(f"{held_out}_{STATIC_COPY}_{key}", what, *sums, None, digits=2, of_variant=False))
     return tuple(made)
 
 
