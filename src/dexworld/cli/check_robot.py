@@ -7,8 +7,8 @@ from pathlib import Path
 
 import tyro
 
+from dexworld.cli.robot_choice import chosen_robot
 from dexworld.report.robot_page import write_robot_page
-from dexworld.robots.described_robot import named_robot, read_robot
 from dexworld.robots.robot_findings import robot_findings
 
 logger = logging.getLogger("dexworld")
@@ -27,11 +27,7 @@ class CheckRobot:
 
     def run(self) -> None:
         """Check, show the findings, and write the page."""
-        if self.description is None and Path(self.robot).suffix:
-            raise ValueError(
-                f"{self.robot} needs a description of its hand: give --description FILE.toml (docs/robots.md)"
-            )
-        robot = named_robot(self.robot) if self.description is None else read_robot(self.robot, self.description)
+        robot = chosen_robot(self.robot, self.description)
         findings = robot_findings(robot)
         for finding in findings:
             sys.stdout.write(f"{finding.kind}: {finding.text}\n")

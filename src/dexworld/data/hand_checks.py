@@ -26,8 +26,15 @@ SEEN = 0.01  # share of the points in the picture; fewer means that the hands ar
 BENT = 0.3  # sine of a finger's bend; the joint can't bend backwards by these 17 degrees in all four fingers
 ENOUGH, OFTEN = 3, 0.1  # frames, and share of the frames, that tell a hand's side
 OTHERWISE = 0.05  # share of those that may say the opposite
-ALIKE = 0.5  # of the misfit: so much better must one hand fit the other than its mirror image to be of one side
+ALIKE = 0.5  # of the misfit: so much better must another order fit, or one hand the other than its mirror image
 FLAT = 0.02  # of a hand: a mirror image that fits better than this is that of a flat hand, which has no side
+# Where each of our 21 keypoints stands in other tools' order. MANO: wrist, three joints each of index, middle, little,
+# ring finger and thumb, then the tips of thumb to little finger. InterHand2.6M: fingers from the tip, then the wrist.
+ORDERS = {
+    "mano": (0, 13, 14, 15, 16, 1, 2, 3, 17, 4, 5, 6, 18, 10, 11, 12, 19, 7, 8, 9, 20),
+    "interhand": (20, 3, 2, 1, 0, 7, 6, 5, 4, 11, 10, 9, 8, 15, 14, 13, 12, 19, 18, 17, 16),
+}
+UNLIKE = 0.25  # mean |log| of bones against an adult's of the same size; an Allegro has 0.16, MANO's order 0.34
 OFF_CENTRE = 0.25  # of a side: a principal point that is further from the middle belongs to a cropped image
 
 
@@ -53,9 +60,20 @@ class Hands:
         check_centre(self.intrinsics, self.size, self.where)
         if self.valid.any():
             points = np.where(self.valid[..., None], self.points, 0.0).astype(np.float64)
+            self._check_order(points)
             self._check_size(points)
             self._check_place(points)
             self._check_sides(points, np.asarray(self.valid.all(axis=2)))
+
+    def _check_order(self, points: np.ndarray) -> None:
+        """Refuse keypoints whose bones only have a hand's proportions when they are read in another tool's order."""
+        for side, name in enumerate(SIDES if points.shape[2] == KEYPOINTS_PER_HAND else ()):
+            whole = points[self.valid[:, side].all(axis=1), side]
+            own = _disproportion(whole) if len(whole) else 0.0
+            for order, rows in ORDERS.items() if own > UNLIKE else ():
+                if _disproportion(whole[:, rows]) < ALIKE * own:
+                    cause = f"the joints stand in the order of {order}; give wrist, then thumb to little finger"
+                    raise ValueError(f"the {name} hand's bones have no hand's proportions: {cause}")
 
     def _check_size(self, points: np.ndarray) -> None:
         """Bones against an adult's, as the median over all frames; of a mesh its extent."""
@@ -214,6 +232,14 @@ def _sizes(points: np.ndarray, valid: np.ndarray) -> np.ndarray:
     starts, ends = np.array(pairs).T
     known = valid[:, starts] & valid[:, ends]
     return (np.linalg.norm(points[:, ends] - points[:, starts], axis=2) / adult)[known]
+
+
+def _disproportion(points: np.ndarray) -> float:
+    """Mean |log| of the median lengths of one hand's (F, 21, 3) bones against an adult's, scaled to one size."""
+    starts, ends = np.array(BONES).T
+    lengths = np.median(np.linalg.norm(points[:, ends] - points[:, starts], axis=2), axis=0)
+    logs = np.log(np.maximum(lengths, 1e-12) / np.ravel(BONE_LENGTHS))
+    return float(np.abs(logs - np.median(logs)).mean())
 
 
 def _bends(points: np.ndarray) -> np.ndarray:

@@ -222,7 +222,7 @@ class LeRobotSource(ForeignSource):
         if (valid.sum(axis=0) > 1).any():
             raise ValueError("two robots of lerobot.robots have the same hand; give one for each")
         points = np.stack([each["keypoints_world"] for each in found])
-        columns = {"keypoints_valid": valid.any(axis=0)}
+        columns = {"keypoints_valid": np.any(valid, axis=0)}
         columns["keypoints_world"] = np.where(valid[..., None], points, 0.0).sum(axis=0, dtype=np.float32)
         for name in ("joint_positions", "joint_targets"):
             if all(name in each for each in found):

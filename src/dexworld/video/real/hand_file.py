@@ -24,6 +24,7 @@ from dexworld.hands import KEYPOINTS_PER_HAND, NUM_KEYPOINTS
 from dexworld.track import Track
 from dexworld.video.clips.hand_mesh import MeshSequence, hand_mesh
 from dexworld.video.clips.hand_video import render_hands
+from dexworld.writing import written_atomically
 
 ASPECT = 0.02  # by which image_size may differ from the video's aspect: resizing rounds to whole pixels
 HAMER_FOCAL = 5000.0 / 256.0  # of the image's longer side: HaMeR's full-frame camera
@@ -94,7 +95,20 @@ def read_hands(path: Path, source_size: tuple[int, int], hamer_camera: bool = Fa
     source_size: (height, width) of the video. hamer_camera: a file without intrinsics comes from HaMeR; otherwise they
     are needed. Raises ValueError naming file, key, frame and hand, and the likely cause where hands can't be hands.
     """
-    arrays, _ = read_arrays(path)
+    return checked_hands(read_arrays(path)[0], source_size, str(path), hamer_camera)
+
+
+def write_hands(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write a hand file atomically, with the folders above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_atomically(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+
+def checked_hands(
+    arrays: dict[str, np.ndarray], source_size: tuple[int, int], where: str, hamer_camera: bool = False
+) -> HandFile:
+    """Check the arrays of a hand file, which `where` names in errors; as `read_hands`."""
     try:
         flags = arrays.get("valid", np.zeros(0))
         if flags.dtype.kind in "iu" and np.isin(flags, (0, 1)).all():
@@ -108,9 +122,9 @@ def read_hands(path: Path, source_size: tuple[int, int], hamer_camera: bool = Fa
         for name, shown in (("keypoints", valid), ("vertices", valid.any(axis=2, keepdims=True))):
             if name in arrays:
                 shown = np.broadcast_to(shown, arrays[name].shape[:3])
-                Hands(arrays[name], shown, intrinsics, source_size, poses, str(path), drawn=True).check()
+                Hands(arrays[name], shown, intrinsics, source_size, poses, where, drawn=True).check()
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{where}: {error}") from error
     faces = arrays["faces"].astype(np.int64) if "vertices" in arrays else None
     return HandFile(
         arrays.get("vertices"),

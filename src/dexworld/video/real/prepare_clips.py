@@ -17,7 +17,14 @@ from dexworld.video.clips.hand_video import frames_with_hands, repeated_first_fr
 from dexworld.video.clips.triplet_files import PROMPTS, files_of, read_prompt, read_track, write_triplet
 from dexworld.video.clips.triplets import TripletFolder, finish_triplets, open_triplets, start_triplets
 from dexworld.video.real.hand_file import read_hands
-from dexworld.video.real.source_video import SUFFIXES, ClipRules, SourceClip, count_frames, read_clip
+from dexworld.video.real.source_video import (
+    ClipRules,
+    SourceClip,
+    count_frames,
+    file_of_video,
+    read_clip,
+    videos_of,
+)
 
 Record = dict[str, Any]  # what was decided for one clip, as JSON values
 Progress = Callable[[Iterable[str]], Iterable[str]]
@@ -73,15 +80,15 @@ def prepare_videos(config: VideosConfig, progress: Progress = iter) -> Prepared:
     progress: wraps the names of the videos. Raises ValueError when the output was made with other settings, there are
     no videos, or none of them could be prepared.
     """
-    videos, rules = _videos(config.videos), config.rules
+    videos, rules = videos_of(config.videos), config.rules
 
     def prepare(name: str) -> tuple[TripletClip, Record]:
         source, prompt = read_clip(videos[name], rules), _prompt(config, name)
         if config.static is None:
             static = repeated_first_frame(source.frames[None])[0]
         else:
-            static = _in_step(_of_video(config.static, name, ".mp4"), source, rules)
-        hands, track = _hands(_of_video(config.hands, name, ".npz", ".mp4"), videos[name], source, rules)
+            static = _in_step(file_of_video(config.static, name, ".mp4"), source, rules)
+        hands, track = _hands(file_of_video(config.hands, name, ".npz", ".mp4"), videos[name], source, rules)
         seen = frames_with_hands(hands)
         if not seen.any():
             raise ValueError("no frame of the clip shows a hand; check valid flags, intrinsics and the clip's start")
@@ -185,31 +192,8 @@ def _hands(path: Path, video: Path, source: SourceClip, rules: ClipRules) -> tup
     return hands.render(target_from_source, rules.shape.height, rules.shape.width), hands.track(target_from_source)
 
 
-def _videos(path: Path) -> dict[str, Path]:
-    """Videos by name. Raises ValueError for none, or for two of one name."""
-    if path.is_file():
-        return {path.stem: path}
-    found: dict[str, Path] = {}
-    for video in sorted(path.rglob("*")):
-        if video.suffix.lower() not in SUFFIXES or video.name.startswith(".") or not video.is_file():
-            continue
-        name = video.relative_to(path).with_suffix("").as_posix()
-        if name in found:
-            raise ValueError(f"{video} and {found[name].name} would be one triplet; rename one of them")
-        found[name] = video
-    if not found:
-        raise ValueError(f"{path}: holds no videos ({', '.join(SUFFIXES)})")
-    return found
-
-
-def _of_video(path: Path, name: str, *suffixes: str) -> Path:
-    """The file of a video in a folder, of the first suffix that is there; or the one file that was given for it."""
-    places = [path] if path.is_file() else [path / f"{name}{suffix}" for suffix in suffixes]
-    return next((place for place in places if place.exists()), places[0])
-
-
 def _prompt(config: VideosConfig, name: str) -> str:
-    path = None if config.prompts is None else _of_video(config.prompts, name, ".txt")
+    path = None if config.prompts is None else file_of_video(config.prompts, name, ".txt")
     text = config.prompt.strip() if path is None or not path.is_file() else read_prompt(path)
     if not text:
         raise ValueError(f"{name}: has no prompt; write {name}.txt in the prompt folder, or give one for all")

@@ -130,9 +130,45 @@ def read_clip(path: Path, rules: ClipRules) -> SourceClip:
     return SourceClip(np.stack(images), np.array(picked), cloned, *chosen)
 
 
+def videos_of(path: Path) -> dict[str, Path]:
+    """Videos by name: those of a folder at any depth, or one. Raises ValueError for none, or for two of one name."""
+    if path.is_file():
+        return {path.stem: path}
+    found: dict[str, Path] = {}
+    for video in sorted(path.rglob("*")):
+        if video.suffix.lower() not in SUFFIXES or video.name.startswith(".") or not video.is_file():
+            continue
+        name = video.relative_to(path).with_suffix("").as_posix()
+        if name in found:
+            raise ValueError(f"{video} and {found[name].name} would be one triplet; rename one of them")
+        found[name] = video
+    if not found:
+        raise ValueError(f"{path}: holds no videos ({', '.join(SUFFIXES)})")
+    return found
+
+
+def file_of_video(path: Path, name: str, *suffixes: str) -> Path:
+    """The file of a video in a folder, of the first suffix that is there; or the one file that was given for it."""
+    places = [path] if path.is_file() else [path / f"{name}{suffix}" for suffix in suffixes]
+    return next((place for place in places if place.exists()), places[0])
+
+
 def count_frames(path: Path) -> int:
     """Number of frames that decode. Raises VideoError when the file can't be decoded."""
     return sum(1 for _ in _frames(path))
+
+
+def video_shape(path: Path) -> tuple[int, int, int]:
+    """Frames that decode, height and width as shown. Raises VideoError when the file can't be decoded or is empty."""
+    shapes = [picture.shape for picture in pictures_of(path)]
+    if not shapes:
+        raise VideoError(f"{path}: holds no frames")
+    return len(shapes), *shapes[0][:2]
+
+
+def pictures_of(path: Path) -> Iterator[np.ndarray]:
+    """Every frame (H, W, 3) uint8 as shown. Raises VideoError when the file can't be decoded."""
+    return (_upright(path, frame) for _, frame in _frames(path))
 
 
 def _frames(path: Path) -> Iterator[tuple[float, av.VideoFrame]]:

@@ -1,0 +1,99 @@
+"""A robot's joints from the keypoints of a human hand, by least squares over all frames of a recording at once.
+
+Fingertips shall be where the person's are, and bones point where the person's do, under joint limits and without
+jerks. As in dex-retargeting (Qin et al., AnyTeleop, 2023), whose optimisers take positions or vectors frame by frame.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dexworld.hands import BONES, FINGERS, KEYPOINTS_PER_HAND, LEFT, RIGHT, TIPS, WRIST
+from dexworld.robots.retarget_problem import OwnHand, RetargetConfig, RetargetProblem
+from dexworld.robots.robot import Robot
+
+__all__ = ["RetargetConfig", "Retargeted", "retarget"]
+
+SIDES = {"left": LEFT, "right": RIGHT}
+COINCIDE = 1e-6  # metres: a robot's finger that lies on another stands in for one that it doesn't have
+FEWEST = 3  # fingertips that place a hand
+KNUCKLES = (5, 9, 13, 17)  # of index to little finger
+
+
+@dataclass(frozen=True)
+class Retargeted:
+    """A robot that does what a hand did.
+
+    joint_positions: (F, J). world_from_base: (F, 4, 4). tip_error: (F, n) metres between the robot's fingertips and the
+    person's, NaN where those weren't seen. fingers: the n fingers that the robot has.
+    """
+
+    joint_positions: Tensor
+    world_from_base: Tensor
+    tip_error: Tensor
+    fingers: tuple[str, ...]
+
+
+def retarget(
+    robot: Robot,
+    keypoints: np.ndarray | Tensor,
+    valid: np.ndarray | Tensor,
+    world_from_base: np.ndarray | Tensor | None = None,
+    config: RetargetConfig | None = None,
+    generator: torch.Generator | None = None,
+) -> Retargeted:
+    """Joint positions with which a robot's hand does what a person's did.
+
+    keypoints: (F, 42, 3) metres in one frame, the world's. valid: (F, 42) bool. world_from_base: (4, 4), where the
+    robot stands; its arm then moves the hand. Without it the hand is alone: its base goes along with the person's, and
+    joints of an arm stay at rest. Frames without the hand follow their neighbours. generator: of the poses that are
+    tried for an arm; by default one of seed 0.
+
+    Raises ValueError when the robot's hand isn't in the recording, or when it has two hands.
+    """
+    config = config or RetargetConfig()
+    human, seen = (torch.as_tensor(np.asarray(each)) for each in (keypoints, valid))
+    if human.shape[1:] != (2 * KEYPOINTS_PER_HAND, 3) or seen.shape != human.shape[:2]:
+        raise ValueError(
+            f"keypoints must be (F, 42, 3) with valid (F, 42), not {tuple(human.shape)} {tuple(seen.shape)}"
+        )
+    hand = hand_of(robot)
+    human, seen = human[:, hand.rows].double(), seen[:, hand.rows].bool()
+    human = torch.where(seen[..., None], human, 0.0)
+    if not (seen[:, list(TIPS)].sum(dim=1) >= FEWEST).any():
+        other = "left" if hand.side == "right" else "right"
+        shown = f"no frame shows {FEWEST} fingertips of the {hand.side} hand"
+        raise ValueError(f"{shown}; take a robot with a {other} hand if that one is seen")
+    problem = RetargetProblem(robot, hand, human, seen, config, free=world_from_base is None)
+    if world_from_base is None:
+        state = problem.solve(problem.beside_hand())
+    else:
+        base = torch.as_tensor(np.asarray(world_from_base)).double().expand(len(human), 4, 4)
+        state = problem.solve(problem.best_start(base, generator or torch.Generator().manual_seed(0)))
+    tips = [TIPS[finger] for finger in hand.fingers]
+    error = (problem.points(state)[:, tips] - human[:, tips]).norm(dim=-1)
+    error = torch.where(seen[:, tips], error, torch.nan)
+    return Retargeted(state.joints, state.base, error, tuple(FINGERS[finger] for finger in hand.fingers))
+
+
+def hand_of(robot: Robot) -> OwnHand:
+    """The one hand of a robot. Raises ValueError for none or two."""
+    pose = robot.forward(robot.limits.mean(dim=1))
+    sides = [side for side, rows in SIDES.items() if pose.valid[rows].any()]
+    if len(sides) != 1:
+        raise ValueError(f"the robot has {len(sides)} hands; retarget takes one, describe each as a robot of its own")
+    points, valid = pose.keypoints[SIDES[sides[0]]], pose.valid[SIDES[sides[0]]]
+    fingers = [finger for finger in range(len(FINGERS)) if valid[TIPS[finger]] and not _stands_in(points, finger)]
+    own = {WRIST, *(row for finger in fingers for row in range(4 * finger + 1, 4 * finger + 5))}
+    bones = [(start, end) for start, end in BONES if {start, end} <= own and valid[start] and valid[end]]
+    across = [row for row in KNUCKLES if row in own and valid[row]]
+    bones += [(across[0], across[-1])] if len(across) > 1 else []
+    bones = [(start, end) for start, end in bones if (points[end] - points[start]).norm() > COINCIDE]
+    return OwnHand(sides[0], SIDES[sides[0]], bones, fingers)
+
+
+def _stands_in(points: Tensor, finger: int) -> bool:
+    """Whether a finger's tip lies on an earlier finger's."""
+    return any((points[TIPS[finger]] - points[TIPS[other]]).norm() < COINCIDE for other in range(finger))
