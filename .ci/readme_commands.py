@@ -55,6 +55,7 @@ SMALL = {
 }
 
 
+TAKE_WORDS = ("prepare", "reproduce")  # their first argument may look like a part of the verb
 EMBODIMENTS = ("allegro", "human", "gripper", "adroit")  # stand behind the options of `collect`
 
 
@@ -80,7 +81,7 @@ class Command:
         """`evaluate tasks` of `dexworld evaluate tasks --seed 1`: the words before the first option or path."""
         verb = []
         for word in self.words[1:]:
-            if not re.fullmatch(r"[a-z][a-z-]*", word):
+            if " ".join(verb) in TAKE_WORDS or not re.fullmatch(r"[a-z][a-z-]*", word):
                 break
             verb.append(word)
         return " ".join(verb)

@@ -32,7 +32,7 @@ LAYERS = {
     "training": {"base", "data", "models", "baselines"},
     "evaluation": {"base", "data", "models", "planning", "robots", "sim", "baselines"},
     "video": {"base", "data", "models", "sim", "training", "evaluation"},
-    "studies": {"base", "data", "models", "baselines", "planning", "robots", "sim", "training", "evaluation"},
+    "studies": {"base", "data", "models", "baselines", "planning", "robots", "sim", "training", "evaluation", "video"},
     "report": {"base", "data", "models", "planning", "robots", "sim", "training", "evaluation", "video", "studies"},
     "serving": {"base", "data", "models", "planning", "robots", "sim", "baselines", "evaluation"},
     "cli": {

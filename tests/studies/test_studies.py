@@ -1,9 +1,7 @@
 """Studies: figures in closed form, what tables declare, and each declared table at its smallest size."""
 
-import importlib.util
 import json
 import pickle
-import re
 import subprocess
 import sys
 import time
@@ -26,8 +24,7 @@ from dexworld.studies.study import Published, Variant, changed
 from dexworld.studies.study_columns import at_moments
 from dexworld.studies.study_figures import markdown, of_figure, summary
 from dexworld.studies.study_measures import TaskMeasure
-from dexworld.studies.study_plan import plan_text
-from dexworld.studies.study_runs import Study
+from dexworld.studies.study_runs import Study, kind_of
 from dexworld.track import Track
 from square_fixtures import square_episode, square_frames
 
@@ -106,8 +103,8 @@ def test_a_study_travels_to_other_processes_and_every_model_of_it_exists(name, s
     for variant in study.table.variants:
         kind = (variant.preset or "dexwm").removesuffix("-clip").removesuffix("-tiny")
         assert model_class(study.table.model_of(variant)).kind == kind
-        assert variant.plays in POLICIES
-        if variant.trains:
+        assert kind_of(variant).plays in POLICIES
+        if variant.budget:
             assert study.table.training_of(variant, 1).seed == 1
 
 
@@ -122,48 +119,6 @@ def test_a_table_or_seeds_that_make_no_sense_are_a_mistake(words, says, capsys, 
     with pytest.raises(SystemExit):
         cli.main(["reproduce", *words, "--output", str(tmp_path)])
     assert says in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("name", DECLARED)
-def test_on_paper_a_table_is_planned_and_not_run(name, capsys, tmp_path):
-    words = ["reproduce", name, "--output", str(tmp_path / "out"), "--scale", "paper"]
-    with pytest.raises(SystemExit):
-        cli.main(words)
-    assert "add `--dry-run True`" in capsys.readouterr().err
-    cli.main([*words, "--dry-run", "True"])
-    said = capsys.readouterr().out
-    assert "EgoDex, 829 h" in said
-    assert "4,096" in said  # windows in a batch
-    assert not (tmp_path / "out").exists()
-
-
-def test_the_largest_model_of_figure_5_takes_the_hours_that_train_dry_run_says(capsys, tmp_path):
-    cli.main(["reproduce", "figure5", "--output", str(tmp_path), "--scale", "paper", "--dry-run", "True"])
-    planned = next(line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("XL "))
-    cli.main(["train", "--recipe", "pretrain_egodex_droid", "--dry-run", "True", "--output", str(tmp_path)])
-    said = {line.split("  ")[0]: line.split() for line in capsys.readouterr().out.splitlines()}
-    assert planned[4] == said["steps"][1]
-    assert float(planned[8].replace(",", "")) == pytest.approx(float(said["GPU-hours"][1].replace(",", "")), rel=1e-3)
-
-
-def test_hours_of_policies_are_planned_and_what_is_not_known_is_left_out_with_the_reason(monkeypatch):
-    table = TABLES["table4"]("paper")
-    rows = {line.split("  ")[0]: line.split() for line in plan_text(table, ["behaviour cloning"], [0]).splitlines()}
-    assert 0 < float(rows["behaviour cloning"][7]) < 1
-    assert rows["behaviour cloning"][4] == "64"
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    said = plan_text(table, ["Diffusion Policy", "random"], [0])
-    assert "GPU-hours of Diffusion Policy are left out: Diffusion Policy needs diffusers" in said
-    assert "nan" not in said
-    known = float(re.search(r"([\d,]+) GPU-hours of training in all", said)[1].replace(",", ""))
-    assert known == pytest.approx(1697, abs=2)  # of DexWM, whose model `random` has
-
-
-@pytest.mark.parametrize("wrong", [{"initial": None}, {"data": ("nothing",)}])
-def test_a_control_needs_a_model(wrong):
-    table = TABLES["table4"]("miniature")
-    with pytest.raises(ValueError, match=r"table4: do nothing (trains nothing; name the variant|wants the data)"):
-        replace(table, variants=(*table.variants[:-1], replace(table.variants[-1], **wrong)))
 
 
 def wandering_episode(seed: int, length: int = 40) -> Track:
@@ -266,7 +221,7 @@ def test_policies_and_controls_play_the_planners_episodes_and_each_seed_has_its_
             results = [json.loads(line)["result"] for line in lines[1:]]
             played[name, seed] = [row["seed"] for row in results if "played" in row]
             assert {who for row in results for who in row.get("played", {})} == {
-                TABLES["table4"]("miniature").variant(name).plays
+                kind_of(TABLES["table4"]("miniature").variant(name)).plays
             }
         assert played[name, 0] == played["DexWM", 0]
         assert played[name, 1] == played["DexWM", 1]

@@ -141,3 +141,15 @@ def test_sdedit_needs_an_inpainting_model(make_dwm):
     for provenance in ({"training": {"goal": "inpainting"}}, {"base": "a/b"}):
         model.provenance = provenance
         assert SDEdit(model).provenance == provenance
+
+
+@pytest.mark.parametrize("condition", ["adaln-frame", "mesh", "control"])
+def test_a_clip_that_comes_twice_in_a_batch_is_shown_twice(make_dwm, square_clips, condition):
+    model = make_dwm(condition=condition)
+    clips = [square_clips[0], square_clips[1], square_clips[0]]  # several samples of a clip, or chance in training
+    conditions = model.conditions_of(clips)
+    clean = model.denoise(torch.zeros_like(conditions.static), torch.full((3,), 999), conditions)
+    assert torch.equal(clean[0], clean[2])
+    if condition == "adaln-frame":
+        assert torch.equal(conditions.hand_vectors[0], conditions.hand_vectors[2])
+        assert not torch.equal(conditions.hand_vectors[0], conditions.hand_vectors[1])

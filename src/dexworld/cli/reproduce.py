@@ -23,6 +23,7 @@ from dexworld.studies.study_data import FIRST_SCENE
 from dexworld.studies.study_figures import markdown, summary
 from dexworld.studies.study_plan import plan_text
 from dexworld.studies.study_runs import Study
+from dexworld.studies.video_tables import VIDEO_TABLES
 from dexworld.training.fit import without_folders
 from dexworld.writing import write_text
 
@@ -31,11 +32,12 @@ logger = logging.getLogger("dexworld")
 
 @dataclass(frozen=True)
 class Reproduce:
-    """Train and measure what a table of the DexWM paper compares, and show the paper's numbers beside ours.
+    """Train and measure what a table of the DexWM or DWM paper compares, and show the paper's numbers beside ours.
 
     Tables: table1 (pre-training), table2 (hand consistency), table3 (what a model is told), table4 (planning against
     policies), figure5 (sizes), figure6 (encoders), figure7 (atomic actions), figure9 (action transfer), ablations (our
-    options). A study that was stopped goes on with what is missing when it is started again.
+    options); of video models dwm-main (baselines), dwm-data, dwm-hands. A study that was stopped goes on with what is
+    missing when it is started again.
     """
 
     table: tyro.conf.Positional[str]
@@ -91,7 +93,7 @@ class Reproduce:
         logger.info("open %s in a browser", page)
 
     def _table(self) -> Table:
-        declared = TABLES | FIGURES
+        declared = TABLES | FIGURES | VIDEO_TABLES
         if self.table not in declared:
             raise ValueError(f"no table {self.table!r}; choose from {', '.join(declared)}")
         table = declared[self.table](self.scale)
@@ -104,8 +106,10 @@ class Reproduce:
     def _report(self, study: Study) -> Path:
         table, seeds = study.table, list(self.seeds)
         rows = summary(study, seeds, self.resamples)
-        first = FIRST_SCENE[self.split]
-        held_out = {name: each.episodes for name, each in table.sizes.held_out.items()}
+        measured_on = table.sizes.held_out
+        held_out = {name: each.episodes for name, each in measured_on.items()}
+        starts = [(FIRST_SCENE[self.split] + each.seed, each.episodes) for each in measured_on.values()]
+        scenes = [first + number for first, count in starts for number in range(count)]
         content: dict[str, Any] = {
             "table": self.table,
             "scale": self.scale,
@@ -114,8 +118,8 @@ class Reproduce:
         }
         content |= {"sizes": asdict(table.sizes), "resamples": self.resamples, "variants": rows}
         content |= {"paper": asdict(table.paper), "differs": table.differs}
-        scenes: Any = {"seeds": range(first, first + max(held_out.values()))} if held_out else {"seed": first}
-        write_results(self.output, content, **scenes)
+        told: Any = {"seeds": scenes} if scenes else {"seed": FIRST_SCENE[self.split]}
+        write_results(self.output, content, **told)
         write_text(self.output / "table.md", markdown(table, rows, seeds))
         notices = [f"Scale {self.scale}. Measured on {self.split} scenes, which no model was trained on."]
         if self.steps or self.episodes:

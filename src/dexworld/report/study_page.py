@@ -45,7 +45,7 @@ def write_study_page(
     spent = sum(sum(row.get("train_cpu_s", ())) + sum(row.get("measure_cpu_s", ())) for row in rows.values())
     tiles = [
         (f"{sum(count > 0 for count in done.values())} of {len(rows)}", "variants"),
-        (f"{sum(done[each.name] for each in table.variants if each.trains)}", "trained models"),
+        (f"{sum(done[each.name] for each in table.variants if each.budget)}", "trained models"),
         (html.duration(spent), "CPU time, training and measuring"),
     ]
     missing = [name for name, row in rows.items() if not row["seeds"]]

@@ -11,6 +11,7 @@ from typing import Any
 from dexworld.models.encoders.cnn import PACKAGE as CNN_PACKAGE
 from dexworld.models.sentences import PACKAGE as SENTENCES_PACKAGE
 from dexworld.sim.kitchen.kitchen_tasks import Task
+from dexworld.studies.policy_runs import Controls, Policies
 from dexworld.studies.study import Published, Recording, Scale, Sizes, Table, Variant
 from dexworld.studies.study_columns import as_in_the_paper, at_moments, pooled_success_rates, success_rates
 from dexworld.studies.study_measures import OpenLoopMeasure, TaskMeasure
@@ -218,13 +219,13 @@ def table4(scale: Scale) -> Table:
         Variant("DexWM, both videos", "pre-trained alone; never saw the robot", data=("human", "gripper"), **learn),
         Variant("DexWM, human video", "pre-trained on human video alone", data=("human",), **learn),
         Variant("Diffusion Policy", "samples moves towards the goal picture; learned from the exploration",
-                policy="transformer" if scale == "paper" else "unet", needs=("video", "diffusers"),
+                kind=Policies("transformer" if scale == "paper" else "unet"), needs=("video", "diffusers"),
                 paper="Diffusion Policy", **fit),
-        Variant("behaviour cloning", "a regression of the next move from the same inputs", policy="bc", **fit),
+        Variant("behaviour cloning", "a regression of the next move from the same inputs", kind=Policies("bc"), **fit),
         Variant("kinematics only", "drives the hand to its place in the goal picture, which DexWM reads",
-                policy="kinematics_only", **alone),
-        Variant("random", "random moves", policy="random", **alone),
-        Variant("do nothing", "stays", policy="do_nothing", **alone),
+                kind=Controls("kinematics_only"), **alone),
+        Variant("random", "random moves", kind=Controls("random"), **alone),
+        Variant("do nothing", "stays", kind=Controls("do_nothing"), **alone),
     ]  # fmt: skip
     names = [each.name for each in variants]
     variants = [replace(each, against=tuple(names[place:])) for place, each in enumerate(variants, start=1)]

@@ -5,19 +5,18 @@ A table of the paper is declared as a `Table`, a function of the scale (`declare
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
-from dexworld.baselines.goal_policy import NAMES, Form
+from dexworld.evaluation.open_loop_metrics import Sums
 from dexworld.models.encoders import EncoderChoice
 from dexworld.models.world_model import preset
-from dexworld.training.estimate import DataPlan
-from dexworld.training.train_config import LoopConfig, SamplingConfig, TrainConfig
-from dexworld.training.train_policy import PolicyTrainConfig
+from dexworld.training.estimate import DataPlan, PlanConfig
+from dexworld.training.train_config import SamplingConfig, TrainConfig
 
 Scale = Literal["miniature", "small", "paper"]
 SECONDS = 4.0  # of a measured roll-out
 RATE_HZ = 5.0  # of the windows that models are trained on, and of the measured roll-outs
-Control = Literal["kinematics_only", "random", "do_nothing"]
 Changes = Mapping[str, Any]  # fields of a config by name, of nested ones as a mapping
 Training = Changes | Callable[[Any, TrainConfig], Changes]  # or what makes them of model config and settings
 
@@ -26,8 +25,8 @@ Training = Changes | Callable[[Any, TrainConfig], Changes]  # or what makes them
 class Recording:
     """Simulated video to collect: who acts, how many episodes from which scene on, and fields of its config.
 
-    kind: `allegro`, `human` or `gripper`, as in `dexworld collect`. Held-out recordings take their scenes from the
-    split, `seed` further on.
+    kind: `allegro`, `human` or `gripper`, as in `dexworld collect`, or `triplets`, as in `dexworld video synthesize`.
+    Held-out recordings take their scenes from the split, `seed` further on.
     """
 
     kind: str
@@ -93,11 +92,8 @@ class Variant:
     that its steps are the sum of. initial: the variant whose model it starts from. preset: of any registered kind
     instead of the table's; the table's changes of the model are then left out. encoder: name of another one. model:
     fields that differ, after the table's. training: fields of `TrainConfig` that differ. paper: its row in the paper's
-    table. needs: an extra of dexworld and the package that it brings; without it the variant is left out.
-
-    policy: who plays tasks, instead of planning with a model. A form of `dexworld train policy` is trained on the same
-    data with the study's encoder; `training` then names fields of `PolicyTrainConfig`. A control plays with the model
-    of `initial`, and trains nothing.
+    table. needs: an extra of dexworld and the package that it brings; without it the variant is left out. kind: who
+    trains and measures it; None is a world model.
     """
 
     name: str
@@ -112,17 +108,7 @@ class Variant:
     training: Training = field(default_factory=dict)
     paper: str | None = None
     needs: tuple[str, str] | None = None
-    policy: Form | Control | None = None
-
-    @property
-    def plays(self) -> str:
-        """Who plays tasks, by its name in `dexworld evaluate tasks`."""
-        return "world_model" if self.policy is None else NAMES.get(self.policy, self.policy)
-
-    @property
-    def trains(self) -> bool:
-        """Whether it is no control."""
-        return self.policy is None or self.policy in NAMES
+    kind: "Kind | None" = None
 
 
 @dataclass(frozen=True)
@@ -151,11 +137,14 @@ class Figure:
 
 @dataclass(frozen=True)
 class Published:
-    """A table of a paper as it was printed: where, its columns, its rows by name, and what it says besides."""
+    """A table of a paper as it was printed: where, its columns, its rows by name, and what it says besides.
+
+    None stands where the paper prints nothing.
+    """
 
     where: str
     columns: tuple[str, ...] = ()
-    rows: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    rows: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
     says: str = ""
 
     def value(self, row: str | None, column: str | None) -> float | None:
@@ -202,7 +191,7 @@ class Table:
             for kind, asked, there in wanted:
                 if missing := sorted(set(asked) - set(there)):
                     raise ValueError(f"{self.name}: {each.name} wants the {kind} {missing}; there are {there}")
-            if not each.trains and each.initial is None:
+            if getattr(each.kind, "borrows", False) and each.initial is None:
                 raise ValueError(f"{self.name}: {each.name} trains nothing; name the variant whose model it has")
 
     def variant(self, name: str) -> Variant:
@@ -235,16 +224,60 @@ class Table:
         """Optimiser steps of a variant, without those of the variant that it starts from."""
         return sum(int(self.sizes.budgets[name]) for name in variant.budget)
 
-    def training_of(self, variant: Variant, seed: int) -> LoopConfig:
-        """The training settings of a variant that trains: of a world model or of a policy."""
-        steps, model = self.steps_of(variant), self.model_of(variant)
+    def training_of(self, variant: Variant, seed: int, settings: type[Any] = TrainConfig) -> Any:
+        """The training settings of a variant, of the class that its kind has for them."""
+        steps = self.steps_of(variant)
         shared = {name: getattr(self.sizes, name) for name in ("batch_size", "learning_rate", "bfloat16")}
         rare: dict[str, Any] = {"log_every": max(steps // 10, 1), "checkpoint_every": 500}
-        kind = TrainConfig if variant.policy is None else PolicyTrainConfig
-        training: Any = kind(steps, **shared, **rare, warmup_steps=min(self.sizes.warmup_steps, steps // 3), seed=seed)
-        return replace(
-            training, **(variant.training(model, training) if callable(variant.training) else variant.training)
-        )
+        training = settings(steps, **shared, **rare, warmup_steps=min(self.sizes.warmup_steps, steps // 3), seed=seed)
+        own = variant.training
+        return replace(training, **(own(self.model_of(variant), training) if callable(own) else own))
+
+
+UNTRAINED = {"steps": 0, "train_seconds": 0.0, "train_cpu_s": 0.0, "parameters": 0}  # what training nothing took
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training on paper: steps, samples in a batch, trained parameters, hours of one GPU; None is unknown.
+
+    why: parameters and hours are not known.
+    """
+
+    steps: int
+    batch: int
+    parameters: int | None
+    gpu_hours: float | None
+    why: str = ""
+
+
+class Kind(Protocol):
+    """Who trains and measures variants of one kind. A frozen dataclass, since a study travels to other processes.
+
+    study: the `Study` with its folder, device and split.
+
+    Optional member: `borrows`, true where a variant has the model of the one that it starts from.
+    """
+
+    def shared(self, study: Any, variant: Variant) -> Path | None:
+        """The last file of what variants share and is made before them; None where there is no such thing."""
+        ...
+
+    def share(self, study: Any, variant: Variant) -> None:
+        """Make that, or go on with it."""
+        ...
+
+    def train(self, study: Any, variant: Variant, seed: int) -> dict[str, Any]:
+        """Train in the variant's folder, or go on there; `steps`, `parameters`, `train_seconds` and `train_cpu_s`."""
+        ...
+
+    def measure(self, study: Any, variant: Variant, seed: int) -> Sums:
+        """What the table's measures find of what was trained, (E, T) by name."""
+        ...
+
+    def plan(self, table: Table, variant: Variant, machines: PlanConfig) -> Plan:
+        """What training takes, before anything runs."""
+        ...
 
 
 def changed(config: Any, changes: Changes) -> Any:

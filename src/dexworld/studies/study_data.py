@@ -1,7 +1,7 @@
 """The data of a study: collected in the simulator where they are not there yet, and opened."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,9 @@ from dexworld.sim.gripper.gripper_recording import GripperConfig
 from dexworld.sim.hands.human_video import HumanVideoConfig
 from dexworld.sim.kitchen.explore import ExploreConfig
 from dexworld.studies.study import Recording, Sizes
+from dexworld.video.clips.synthetic_clips import SyntheticConfig, record_triplets
+from dexworld.video.clips.triplet_files import find_names
+from dexworld.video.clips.triplets import open_triplets
 
 CONFIGS: dict[str, Any] = {"allegro": ExploreConfig, "human": HumanVideoConfig, "gripper": GripperConfig}
 FIRST_SCENE: dict[Split, int] = {"validation": 908_000, "evaluation": EVALUATION_START + 300}
@@ -29,6 +32,15 @@ def recordings_of(sizes: Sizes, names: Iterable[str], split: Split) -> dict[str,
     return trained_on | held_out
 
 
+@dataclass(frozen=True)
+class Collector:
+    """How data of a kind come into a folder: whether it holds so many, what records them, which scenes it holds."""
+
+    is_there: Callable[[Path, int], bool]
+    collect: Callable[[Recording, Path, int, Callable], None]
+    seeds: Callable[[Path], Iterable[int]]
+
+
 def collect_all(
     recordings: Mapping[str, Recording], folder: Path, workers: int = 0, progress: Progress = lambda *_: iter
 ) -> None:
@@ -38,10 +50,10 @@ def collect_all(
     scenes of another split, and where a folder was begun with other settings.
     """
     for name, recording in recordings.items():
-        place = folder / name
-        if not _is_there(place, recording.episodes):
-            _collect(recording, place, workers, progress(name, recording.episodes))
-        found = {split_of(seed) for seed in open_dataset(place).seeds}
+        place, collector = folder / name, COLLECTORS[recording.kind]
+        if not collector.is_there(place, recording.episodes):
+            collector.collect(recording, place, workers, progress(name, recording.episodes))
+        found = {split_of(seed) for seed in collector.seeds(place)}
         if found != {split_of(recording.seed)}:
             raise ValueError(f"{place} holds {', '.join(sorted(found))} scenes, not those from {recording.seed} on")
 
@@ -67,3 +79,17 @@ def _collect(recording: Recording, place: Path, workers: int, progress: Callable
         report = prepare(PrepareConfig(raw, place, workers=workers))
         if not report.ok:
             raise ValueError(f"{raw} can't be prepared: {report.text()}")
+
+
+def _triplets_are_there(place: Path, clips: int) -> bool:
+    return (place / "dataset.txt").exists() and len(find_names(place)) >= clips
+
+
+def _record_triplets(recording: Recording, place: Path, workers: int, progress: Callable) -> None:
+    config = SyntheticConfig(place, recording.episodes, recording.seed, workers=workers, **recording.options)
+    record_triplets(config, progress)
+
+
+EPISODES = Collector(_is_there, _collect, lambda place: open_dataset(place).seeds)
+TRIPLETS = Collector(_triplets_are_there, _record_triplets, lambda place: open_triplets(place).seeds.values())
+COLLECTORS = {**dict.fromkeys(CONFIGS, EPISODES), "triplets": TRIPLETS}

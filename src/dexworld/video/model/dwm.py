@@ -4,7 +4,7 @@ B batch, F pixel frames, f latent frames, C latent channels, h x w latent cells.
 """
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -100,15 +100,15 @@ class DWM(Pretrained):
     def conditions(
         self,
         latents: Callable[[str], Tensor],
-        vectors: Mapping[str, Tensor | None],
+        vectors: Sequence[tuple[str, Tensor | None]],
         text: Tensor | None = None,
         blank: Tensor | None = None,
     ) -> Conditions:
         """What this model's condition looks at, out of everything that is known about B clips.
 
-        latents: of the clips' videos (B, f, C, h, w) by kind, see `video_of`. vectors: (F, 128) keypoints by clip name.
-        blank: latents (1, f, C, h, w) of an empty hand video, encoded here when not given. Raises ValueError naming a
-        clip without keypoints for a condition that needs them.
+        latents: of the clips' videos (B, f, C, h, w) by kind, see `video_of`. vectors: name and keypoints (F, 128) of
+        each clip; one may come twice. blank: latents (1, f, C, h, w) of an empty hand video, encoded here when not
+        given. Raises ValueError naming a clip without keypoints for a condition that needs them.
         """
         condition = self.config.condition
         static, shown = latents("first_frame" if condition == "control" else "static"), HANDS_SHOWN.get(condition)
@@ -117,19 +117,19 @@ class DWM(Pretrained):
             mask[:, 1:] = 0.0  # only the first frame is known
         hand_vectors = None
         if condition.startswith("adaln"):
-            for name, each in vectors.items():
+            for name, each in vectors:
                 if each is None:
                     raise ValueError(f"{name} has no hand_motions file, which condition {condition!r} needs")
-            hand_vectors = torch.stack([each for each in vectors.values() if each is not None]).to(static)
+            hand_vectors = torch.stack([each for _, each in vectors if each is not None]).to(static)
         if shown is None:
             return Conditions(static, mask, None, hand_vectors, text)
         return Conditions(static, mask, latents(shown), None, text, self.blank_hands() if blank is None else blank)
 
     def conditions_of(self, clips: Sequence[TripletClip], text: Tensor | None = None) -> Conditions:
         """The same of clips that are encoded here."""
-        vectors = {
-            clip.name: None if clip.track is None else torch.from_numpy(camera_vectors(clip.track)) for clip in clips
-        }
+        vectors = [
+            (clip.name, None if clip.track is None else torch.from_numpy(camera_vectors(clip.track))) for clip in clips
+        ]
         return self.conditions(
             lambda kind: self.encode(np.stack([video_of(clip, kind) for clip in clips])), vectors, text
         )

@@ -180,7 +180,7 @@ def interaction_batch(
     clips = [folder[index] for folder, index in places]
     clean = stack(clips, "interaction")
     text = stack(clips, "text") if clips[0].text is not None else None
-    vectors = {clip.name: clip.hand_vectors for clip in clips}
+    vectors = [(clip.name, clip.hand_vectors) for clip in clips]
     conditions = model.conditions(lambda kind: stack(clips, kind), vectors, text, blank)
     noise = torch.randn(clean.shape, generator=generator)
     timestep = random_timesteps(len(clean), timestep_shift, generator)
