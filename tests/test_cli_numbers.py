@@ -18,6 +18,10 @@ WORDS = {  # what a verb needs besides the option
     "convert": ["file", *OUTPUT],
     "reproduce": ["figure5", *OUTPUT],
     "cache-latents": ["--data", "data"],
+    "robot retarget": ["data", *OUTPUT],
+    "cosmos": ["--pipeline", "data", *OUTPUT],
+    "video convert-hands": ["--results", "data", "--videos", "data", *OUTPUT],
+    "video track-hands": ["--videos", "data", "--model", "data", *OUTPUT],
     "serve": [],
     "video prepare": ["videos", "--videos", "data", "--hands", "data", *OUTPUT],
     "video generate": ["--data", "data", *OUTPUT],
@@ -92,6 +96,7 @@ MEANT = {
         *("seeds", "fade", "sdedit_strengths", "start", "guidance", "idle_share", "both_share", "touch_nothing"),
         *("hidden_weight", "still_weight", "jitter_px", "word_noise", "consistency", "straight", "aside", "grasps"),
         *("start_share", "port", "dropped", "latency_ms", "jitter_ms", "joint_noise", "pixel_noise"),
+        *("first_frame", "direction", "smoothness", "rest"),
     },
     "1000000000": {
         *("episode", "frame", "seed", "steps", "warmup_steps", "log_every", "validate_every", "checkpoint_every"),

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ SEED = 900_000
 SHAPE = ["--frames", "5", "--height", "32", "--width", "48"]
 SIMULATES = {"collect", "reproduce", "evaluate tasks", "plan", "demo", "video synthesize", "video select", "video demo"}
 SIMULATES |= {"play-robot"}
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 SMALL = {"steps": 1, "batch-size": 2, "validation-fraction": 0, "workers": 0}
 DATA = ("validation-fraction", "workers")
 LONG = SMALL | {"steps": 10_000, "log-every": 1}
@@ -50,6 +52,8 @@ def inputs(tmp_path_factory):
     video.codec.fit([torch.from_numpy(np.stack([folder[index].interaction for index in range(2)]))])
     video.save_pretrained(root / "video", {"training_seeds": [0, 99]})
     (root / "file").touch()
+    (root / "pipeline").mkdir()
+    (root / "pipeline" / "model_index.json").write_text('{"_class_name": "Cosmos2VideoToWorldPipeline"}')
     (root / "networks").mkdir()
     for name in ("hand_detector.tflite", "hand_landmarks_detector.tflite"):
         (root / "networks" / name).touch()
@@ -88,7 +92,9 @@ def commands(root, output, long=False):
         ],
         "train policy": [*data, *out, *readers, *train],
         "train text": ["--data", root / "pushes", *out, *world, "--device", "cpu", *train],
+        "robot check": [EXAMPLES / "planar_arm.xml", "--description", EXAMPLES / "planar_arm.toml", *out],
         "robot retarget": [root / "data", *out],
+        "cosmos": ["--pipeline", root / "pipeline", *world, *out],
         "convert": [root / "file", *out],
         "evaluate open-loop": [*data, *out, *world, *scenes, "--evaluator", "own", "--episodes", 2],
         "evaluate tasks": [*out, *world, *scenes, "--episodes", 2, "--workers", 2, "--tasks", "reach"],
@@ -142,7 +148,7 @@ def test_without_graphics_home_and_terminal_a_command_works_or_says_what_it_need
     missing += ("ai_edge_litert",)
     command = start(words, tmp_path, missing, MUJOCO_GL="nonsense", PYOPENGL_PLATFORM="nonsense", **home)
     code = command.ended()
-    if verb in SIMULATES:
+    if verb in SIMULATES or verb == "robot check":  # MuJoCo reads the robot's file
         assert (code, "pip install 'dexworld[sim]'" in one_line(command)) == (2, True)
     elif verb == "train text":
         assert (code, "pip install 'dexworld[text]'" in one_line(command)) == (2, True)

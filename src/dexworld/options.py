@@ -46,6 +46,11 @@ RANGES: dict[str, tuple[float, float]] = {
     "resamples": _COUNT,
     "lora_rank": (0, 4096),
     "refine": (0, 4096),
+    **dict.fromkeys(("tiles", "palm", "found", "followed"), (0.01, 1.0)),
+    **dict.fromkeys(("every", "shortest", "RetargetConfig.steps"), (1, 1000)),
+    **dict.fromkeys(("direction", "smoothness", "rest"), (0.0, 1e6)),
+    **dict.fromkeys(("focal", "metres_per_unit"), (1e-6, 1e6)),
+    "first_frame": (0, 10**6),
 }
 
 

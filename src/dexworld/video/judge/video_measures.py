@@ -20,6 +20,7 @@ from dexworld.models.picture_metrics import check_mask, check_videos, psnr, regi
 from dexworld.video.clips.regions import changed_pixels
 
 NO_WEIGHTS = "n/a (weights not given)"
+NOT_ASKED = "n/a (without --lite0-distance)"
 # The normalisation that X-CLIP's weights were trained with (its model cards).
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -76,8 +77,8 @@ class Perceptual:
         masks, suffixes, measures = (None, region, ~region), ("", "_inside", "_outside"), Measures()
         gradients = gradient_distances(prediction, truth, masks)
         measured: dict[str, Sequence[float | str | None]] = {"gradient_distance": gradients}
-        for name, network in (("lpips", self.lpips), ("lite0_distance", self.lite0)):
-            measured[name] = network.distances(prediction, truth, masks) if network else [NO_WEIGHTS] * len(masks)
+        for name, network, why in (("lpips", self.lpips, NO_WEIGHTS), ("lite0_distance", self.lite0, NOT_ASKED)):
+            measured[name] = network.distances(prediction, truth, masks) if network else [why] * len(masks)
         for name, values in measured.items():
             measures |= {f"{name}{suffix}": value for suffix, value in zip(suffixes, values, strict=True)}
         measures["dreamsim"] = NO_WEIGHTS if self.dreamsim is None else self.dreamsim(prediction, truth)
