@@ -210,7 +210,7 @@ def test_a_declared_table_is_trained_measured_and_shown(name, data, small, tmp_p
 
 
 def test_policies_and_controls_play_the_planners_episodes_and_each_seed_has_its_own(data, small, tmp_path):
-    chosen = ("DexWM", "behaviour cloning", "kinematics only", "do nothing")
+    chosen = ("DexWM", "behaviour cloning", "do nothing")
     rows = study(data, tmp_path, "table4", "--seeds", "0", "1", "--variants", *chosen)
     assert rows["DexWM, both videos"]["seeds"] == [0, 1], "DexWM starts from it"
     played = {}

@@ -18,7 +18,7 @@ from dexworld.models.dexwm import DexWM
 from dexworld.models.world_model import preset
 from dexworld.video.model.dwm import DWM
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 KIT = ROOT / "benchmarks" / "gpu"
 PLANS = ("measure", "dexwm-small", "dwm-small", "encoder")
 
