@@ -6,7 +6,7 @@ import pytest
 
 from dexworld.models.picture_metrics import psnr
 from dexworld.report.video_demo import write_video_demo
-from dexworld.report.video_evaluation_page import write_video_results
+from dexworld.report.video_evaluation_page import tables, write_video_results
 from dexworld.report.video_selection import scene_card, write_ranking_report, write_selection_report
 from dexworld.video.clips.clip import TripletClip
 from dexworld.video.judge.evaluate_videos import EvaluateConfig, evaluate_methods
@@ -170,3 +170,13 @@ def test_a_ranking_of_ones_own_scene_knows_no_right_answer(text_of, tmp_path):
     assert "“put it &lt;there&gt;”" in text
     assert "badge good" not in page.read_text(encoding="utf-8")
     assert text.index("1. right") < text.index("2. up") < text.index("3. left")
+
+
+def test_figures_that_were_taken_before_a_measure_was_there_are_shown_without_it(evaluation):
+    old = {name: {**evaluation.summary(name)} for name in ("static_copy", "dwm")}
+    for each in old.values():
+        for key in [key for key in each if key.startswith("lite0_distance")]:
+            del each[key]
+    shown = "".join(map(str, tables(old, "dwm")))
+    assert "Lite0 distance: n/a (the measurement is older than this measure)" in shown
+    assert "PSNR inside" in shown

@@ -122,6 +122,9 @@ def _gains_section(evaluation: Evaluation, method: str) -> html.Markup | None:
     return html.section("More than a copy of the static video?", html.tag("p", REGION), *parts) if parts else None
 
 
+NOT_THERE = "n/a (the measurement is older than this measure)"
+
+
 def tables(summaries: Summaries, method: str) -> list[html.Markup]:
     """Pixels, perception and behaviour, each a table; a column that nothing was measured in is named below instead."""
     parts: list[html.Markup] = []
@@ -129,7 +132,7 @@ def tables(summaries: Summaries, method: str) -> list[html.Markup]:
     for title, columns in GROUPS.items():
         measured = []
         for key, heading, form in columns:
-            values = [summary[key] for summary in summaries.values()]
+            values = [summary.get(key, NOT_THERE) for summary in summaries.values()]
             if any(map(html.is_number, values)):
                 measured.append((key, heading, form))
             else:
