@@ -42,7 +42,7 @@ def study_films(study: Study, seeds: Sequence[int]) -> Markup | None:
     if not shown:
         return None
     size = next(iter(shown.values())).config.image_size
-    dataset = open_dataset(study.output / "data" / f"held-out-{HELD_OUT}")
+    dataset = open_dataset(study.held_out[HELD_OUT])
     clips = [resized_episode(dataset[index], size) for index in range(len(dataset))]
     if study.table.films == "atomic":
         cards, title = _atomic_cards(shown, clips), "Films: the same frame, told different moves"

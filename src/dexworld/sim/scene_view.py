@@ -10,6 +10,8 @@ from dexworld.sim.poses import OPTICAL, focal_length, pinhole, pose
 from dexworld.sim.render import make_renderer
 from dexworld.sim.renderer import Renderer
 
+_STATE = mujoco.mjtState.mjSTATE_INTEGRATION  # positions, velocities, controls, warm start: enough to go on bit by bit
+
 
 class SceneView:
     """A model with a state, seen in pictures of `size` (height, width).
@@ -32,6 +34,22 @@ class SceneView:
         """Pinhole matrix (3, 3) of a camera's pictures, pixels."""
         height, width = self.size
         return pinhole(focal_length(height, self.model.cam_fovy[self.model.camera(camera).id]), height, width)
+
+    @property
+    def state_size(self) -> int:
+        """How many numbers `physics` has."""
+        return mujoco.mj_stateSize(self.model, _STATE)
+
+    def physics(self) -> np.ndarray:
+        """The numbers of the present state, for `restore`."""
+        numbers = np.empty(self.state_size)
+        mujoco.mj_getState(self.model, self.data, numbers, _STATE)
+        return numbers
+
+    def restore(self, physics: np.ndarray) -> None:
+        """Go back to a state of this scene."""
+        mujoco.mj_setState(self.model, self.data, physics, _STATE)
+        mujoco.mj_forward(self.model, self.data)
 
     @cached_property
     def renderer(self) -> Renderer:

@@ -127,6 +127,11 @@ class Study:
         """Folders of the data of these names."""
         return tuple(self.output / "data" / name for name in names)
 
+    @property
+    def held_out(self) -> dict[str, Path]:
+        """Folders of the held-out data by name."""
+        return {name: self.output / "data" / f"held-out-{name}" for name in self.table.sizes.held_out}
+
     def _run(self, variant: Variant, seed: int) -> None:
         """Train a variant, unless that is done, and measure it."""
         kind, folder = kind_of(variant), self.folder(variant.name, seed)

@@ -17,7 +17,7 @@ from dexworld.evaluation.open_loop_metrics import Sums
 from dexworld.studies.study import UNTRAINED, Plan, Table, Variant
 from dexworld.studies.study_runs import Study
 from dexworld.studies.world_model_runs import what_it_took
-from dexworld.training.estimate import PlanConfig
+from dexworld.training.estimate import PlanConfig, gpu_hours
 from dexworld.video.clips.clip import TripletClip
 from dexworld.video.clips.triplets import open_triplets
 from dexworld.video.judge.evaluate_videos import EvaluateConfig, evaluate_methods
@@ -92,9 +92,8 @@ class VideoModels:
         trained = variant.name if variant.budget else str(variant.initial)
         model = load_video_model(str(study.folder(trained, seed) / "model"), study.device)
         method, sums = self.shows(model), Sums()
-        held_out = {name: study.output / "data" / f"held-out-{name}" for name in study.table.sizes.held_out}
         for measure in study.table.measures:
-            sums |= measure(model, method, held_out, study.folder(variant.name, seed), study.split)
+            sums |= measure(model, method, study.held_out, study.folder(variant.name, seed), study.split)
         return sums
 
     def plan(self, table: Table, variant: Variant, machines: PlanConfig) -> Plan:
@@ -102,9 +101,9 @@ class VideoModels:
         if not variant.budget:
             return Plan(0, 0, 0, 0.0)
         config = self._config(table, variant, 0)
-        cost = estimate(preset_config(config), config)
-        rate, training = machines.peak_tflops * 1e12 * machines.mfu, config.training
-        return Plan(training.steps, training.batch_size, cost.trained, training.steps * cost.step_flops / rate / 3600)
+        cost, training = estimate(preset_config(config), config), config.training
+        hours = gpu_hours(cost.step_flops, machines, training.steps)
+        return Plan(training.steps, training.batch_size, cost.trained, hours)
 
     def _config(self, table: Table, variant: Variant, seed: int) -> VideoRunConfig:
         """A run from new weights and without data."""

@@ -98,11 +98,10 @@ class WorldModels:
     def _measured(self, study: Any, variant: Variant, seed: int, model: Path, policy: Path | None = None) -> Sums:
         """What the table's measures find. model, policy: folders, as in `Subject`."""
         sizes, first = study.table.sizes, FIRST_SCENE[study.split]
-        held_out = {name: study.output / "data" / f"held-out-{name}" for name in sizes.held_out}
         evaluator = _evaluator(self.readers(study, variant)) if sizes.evaluator_steps else None
         place = study.folder(variant.name, seed)
         played = (sizes.task_episodes, self.plays, policy, seed)
-        subject, sums = Subject(model, evaluator, held_out, place, study.split, first, *played), Sums()
+        subject, sums = Subject(model, evaluator, study.held_out, place, study.split, first, *played), Sums()
         for measure in study.table.measures:
             sums |= measure(subject)
         return sums

@@ -1,6 +1,5 @@
 """Adroit as an `Environment`: one step is 0.4 seconds of joint targets, an episode is the package's two seconds."""
 
-from functools import partial
 from typing import Any
 
 import gymnasium
@@ -139,4 +138,4 @@ class AdroitEnv(gymnasium.Env):
 
 # Each is planned as the kitchen's task that it is nearest to.
 _LIKE = {"relocate_reach": "reach", "relocate": "grasp", "door": "grasp", "hammer": "grasp", "pen": "grasp"}
-ADROIT = TaskSuite("adroit", _LIKE, tuple(SCENE_OF), draw_episode, partial(AdroitEnv))
+ADROIT = TaskSuite("adroit", _LIKE, tuple(SCENE_OF), draw_episode, AdroitEnv)

@@ -14,9 +14,8 @@ import mujoco
 import numpy as np
 import torch
 
-from dexworld.geometry import transform_points
 from dexworld.robots.robot import Robot
-from dexworld.sim.poses import OPTICAL, looking_at, pose, quaternion
+from dexworld.sim.poses import OPTICAL, looking_at, quaternion
 from dexworld.sim.scene_view import SceneView
 
 FRAMES_PER_SECOND = 5.0
@@ -25,7 +24,6 @@ STEPS_PER_SECOND = 100  # of the package's environments
 STEPS_PER_FRAME = round(STEPS_PER_SECOND / FRAMES_PER_SECOND)
 PALM_SITE = "S_grasp"
 _CAMERA = "vil_camera"
-_STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 _MODULE = "gymnasium_robotics.envs.adroit_hand"
 
 Tick = Callable[["AdroitSimulation"], None]
@@ -79,12 +77,12 @@ class AdroitSimulation(SceneView):
         super().__init__(self.inner.model, self.inner.data, IMAGE_SIZE, backend)
         self._look(*self.scene.view)
         self.model.light_castshadow[:] = False  # which takes most of the time of a picture
-        self._qpos = self.model.jnt_qposadr[[self.model.joint(name).id for name in robot.joints]]
+        joints = [self.model.joint(name).id for name in robot.joints]
+        self._qpos, self._dofs = self.model.jnt_qposadr[joints], self.model.jnt_dofadr[joints]
         actuators = {self.model.actuator_trnid[index, 0]: index for index in range(self.model.nu)}
-        self._controls = [actuators[self.model.joint(name).id] for name in robot.joints]
-        gain, bias = self.model.actuator_gainprm[self._controls, 0], self.model.actuator_biasprm[self._controls, 1]
-        self._gain, self._bias = gain, bias
-        self._dofs = self.model.jnt_dofadr[[self.model.joint(name).id for name in robot.joints]]
+        self._controls = [actuators[joint] for joint in joints]
+        self._gain = self.model.actuator_gainprm[self._controls, 0]
+        self._bias = self.model.actuator_biasprm[self._controls, 1]
         self._scratch = mujoco.MjData(self.model)
         self.achieved = False
 
@@ -116,14 +114,8 @@ class AdroitSimulation(SceneView):
 
     def keypoints_world(self) -> tuple[np.ndarray, np.ndarray]:
         """The 42 keypoints (42, 3) in metres and which of them exist (42,): Adroit has a right hand only."""
-        pose = self.robot.forward(torch.from_numpy(self.joint_positions))
-        return transform_points(torch.from_numpy(self.world_from_base), pose.keypoints).numpy(), pose.valid.numpy()
-
-    @property
-    def world_from_base(self) -> np.ndarray:
-        """Pose (4, 4) of the body that the arm's first joint moves against."""
-        base = self.model.body("forearm").parentid[0]
-        return pose(self.data.xmat[base].reshape(3, 3), self.data.xpos[base])
+        pose = self.robot.forward(torch.from_numpy(self.joint_positions))  # its base is the world
+        return pose.keypoints.numpy(), pose.valid.numpy()
 
     def place(self, kind: str, name: str) -> np.ndarray:
         """Where a "site" or a "body" is (3,), world."""
@@ -146,18 +138,15 @@ class AdroitSimulation(SceneView):
 
     def get_state(self) -> AdroitState:
         """The state to come back to with `set_state`."""
-        physics = np.empty(mujoco.mj_stateSize(self.model, _STATE))
-        mujoco.mj_getState(self.model, self.data, physics, _STATE)
         model = self.model
         places = (model.body_pos.copy(), model.body_quat.copy(), model.site_pos.copy())
-        return AdroitState(physics, self.joint_targets, *places)
+        return AdroitState(self.physics(), self.joint_targets, *places)
 
     def set_state(self, state: AdroitState) -> None:
         """Go back to a state of this kind of scene."""
         self.model.body_pos[:], self.model.body_quat[:] = state.body_pos, state.body_quat
         self.model.site_pos[:], self._targets = state.site_pos, state.joint_targets.copy()
-        mujoco.mj_setState(self.model, self.data, state.physics, _STATE)
-        mujoco.mj_forward(self.model, self.data)
+        self.restore(state.physics)
         self.achieved = False
 
     def posed(self, **joints: float) -> None:
@@ -174,16 +163,16 @@ class AdroitSimulation(SceneView):
         self.data.qvel[:] = 0.0
         mujoco.mj_forward(self.model, self.data)
 
-    def arm_to(self, place: np.ndarray, start: np.ndarray | None = None) -> tuple[np.ndarray, float]:
+    def arm_to(self, place: np.ndarray) -> tuple[np.ndarray, float]:
         """Joint positions (J,) with which the arm brings the palm to `place` (3,), and how far off it stays, metres.
 
-        Damped least squares within the limits, from `start` (J,) or the present positions.
+        Damped least squares within the limits, from the present positions.
         """
         model, data, limits = self.model, self._scratch, self.robot.limits.numpy()
         data.qpos[:] = self.data.qpos
-        positions = self.joint_positions if start is None else start.copy()
+        positions = self.joint_positions
         arm = [self.robot.joints.index(name) for name in self.scene.arm]
-        dofs = model.jnt_dofadr[[model.joint(name).id for name in self.scene.arm]]
+        dofs = self._dofs[arm]
         site, jacobian = model.site(PALM_SITE).id, np.zeros((3, model.nv))
         for _ in range(100):
             data.qpos[self._qpos] = positions
@@ -207,7 +196,7 @@ class AdroitSimulation(SceneView):
             "joint_positions": self.joint_positions,
             "joint_targets": self.joint_targets,
             "world_from_camera": self.camera_pose(_CAMERA),
-            "world_from_base": self.world_from_base,
+            "world_from_base": np.eye(4),
             "intrinsics": self.camera_intrinsics(_CAMERA),
         }
 

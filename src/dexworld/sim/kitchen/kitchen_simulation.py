@@ -22,7 +22,6 @@ TICK_STEPS = 50  # physics steps between two ticks (10 Hz): success is judged at
 TICKS_PER_FRAME = 2
 FRAMES_PER_SECOND = 5.0
 MAX_OBJECTS = 5  # rows of recorded objects
-_STATE = mujoco.mjtState.mjSTATE_INTEGRATION  # positions, velocities, controls, warm start: enough to go on bit by bit
 
 ARM, FINGERS = FrankaAllegro.arm, slice(FrankaAllegro.arm.stop, len(JOINTS))
 
@@ -143,20 +142,17 @@ class Simulation(ScenePhysics):
 
     def get_state(self) -> SimState:
         """The state to come back to with `set_state`."""
-        physics = np.empty(mujoco.mj_stateSize(self.model, _STATE))
-        mujoco.mj_getState(self.model, self.data, physics, _STATE)
-        return SimState(self.layout.seed, physics)
+        return SimState(self.layout.seed, self.physics())
 
     def set_state(self, state: SimState) -> None:
         """Go back to a state of this scene. Raises ValueError for the state of another scene."""
-        expected = mujoco.mj_stateSize(self.model, _STATE)
+        expected = self.state_size
         if state.seed != self.layout.seed or len(state.physics) != expected:
             raise ValueError(
                 f"the state has {len(state.physics)} numbers of scene {state.seed}; "
                 f"this is scene {self.layout.seed} with {expected}: build the simulation from the state's own seed"
             )
-        mujoco.mj_setState(self.model, self.data, state.physics, _STATE)
-        mujoco.mj_forward(self.model, self.data)
+        self.restore(state.physics)
         self._steps = 0
 
     def keypoints_world(self) -> tuple[np.ndarray, np.ndarray]:
