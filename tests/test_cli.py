@@ -18,7 +18,7 @@ from dexworld.models.dexwm import DexWM
 from dexworld.models.reference import REFERENCE, checkpoint_path
 from dexworld.training.trainer import TrainingDiverged
 
-OUTPUTLESS = {"serve"}
+OUTPUTLESS = {"serve", "studio"}
 # Nothing is drawn, or the seed stands among the training's options.
 SEEDLESS = {
     *("convert", "prepare", "video train", "video prepare", "video validate", "video episodes"),
