@@ -112,7 +112,8 @@ def test_a_plan_is_found_and_carried_out_step_by_step(session):
 def test_going_plans_and_moves_until_the_moves_are_used_up(session):
     session.go()
     assert (session.scene.steps, session.scene.success) == (2, True)
-    assert not (session.going or session.busy)
+    assert not session.going
+    assert not session.busy
 
 
 def test_a_search_ends_where_it_is_stopped():

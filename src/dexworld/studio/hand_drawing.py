@@ -10,7 +10,7 @@ from dexworld.sim.kitchen.kitchen_scene import COUNTER_BOX
 from dexworld.sim.poses import quaternion
 
 SCREEN_M = 2.6  # metres in front of the camera that pictures hang at
-FRUSTUM_M = 0.25
+BOARD_M, BOARD_PLACE = 0.9, (0.0, -0.25, 1.5)  # metres: its width, and its middle as the camera sees it
 MARGIN = 1.03  # around the picture
 WAY_COLOUR = (70, 178, 255)
 COUNTER_COLOUR = (120, 124, 140)
@@ -67,32 +67,25 @@ class HandScene:
         self._nodes: dict[str, Any] = {}
 
     def screen(self, picture: np.ndarray, camera: Camera) -> None:
-        """Hang a picture (H, W, 3) where the camera sees it."""
+        """Hang a picture (H, W, 3) where the camera sees it, and on a board above for who looks from elsewhere."""
         place, width, height = camera.screen()
-        node = self._nodes.get("screen")
-        if node is None or (node.render_width, node.render_height) != (width, height):
-            self._nodes["screen"] = node = self.scene.add_image(
-                f"{self.root}/screen", picture, width, height, jpeg_quality=88, cast_shadow=False, receive_shadow=False
-            )
-        node.image = picture
-        node.position, node.wxyz = place, wxyz(camera.pose[:3, :3])
-        across, down = camera.tangents
-        self._nodes["frustum"] = self.scene.add_camera_frustum(
-            f"{self.root}/frustum",
-            *(2.0 * float(np.arctan(down)), across / down),
-            scale=FRUSTUM_M,
-            thickness=0.004,
-            image=picture,
-            position=camera.pose[:3, 3],
-            wxyz=wxyz(camera.pose[:3, :3]),
-        )
+        rotation = camera.pose[:3, :3]
+        above = camera.pose[:3, 3] + rotation @ np.array(BOARD_PLACE)
+        tall = BOARD_M * height / width
+        for name, where, size in (("screen", place, (width, height)), ("board", above, (BOARD_M, tall))):
+            node = self._nodes.get(name)
+            if node is None or (node.render_width, node.render_height) != size:
+                self._nodes[name] = node = self.scene.add_image(
+                    f"{self.root}/{name}", picture, *size, jpeg_quality=88, cast_shadow=False, receive_shadow=False
+                )
+            node.image, node.position, node.wxyz = picture, where, wxyz(rotation)
 
     def seen_through(self, through: bool) -> None:
         """Show what belongs to looking through the camera, or else what belongs to looking from outside."""
         for name, node in self._nodes.items():
             if name == "screen":
                 node.visible = through
-            elif name.startswith(("frustum", "counter", "object")):
+            elif name.startswith(("board", "counter", "object")):
                 node.visible = not through
 
     def hands(self, keypoints: np.ndarray, valid: np.ndarray, name: str = "hand", thickness: float = 0.007) -> None:

@@ -39,7 +39,7 @@ Step = HandControl | Recorded
 Path = tuple[Step, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImaginedFrame:
     """The frame that a path leads to.
 
@@ -66,7 +66,7 @@ class ImaginedFrame:
     seconds: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Begun:
     """What is known of a start. image: as it is; drawn_by: who draws imagined pictures. objects: (n, 3) metres."""
 

@@ -43,7 +43,8 @@ class ImagineSession:
         self._true: OrderedDict[Path, np.ndarray] = OrderedDict()
         self._asked: Future[Any] | None = None
         self._asked_true: Future[Any] | None = None
-        self.start, self.begun, self.problem = Start(), None, ""
+        self.start, self.problem = Start(), ""
+        self.begun: Begun | None = None
         self.path: Path = ()
         self.shown = 0
         self.branches: list[tuple[Start, Path]] = []
@@ -53,7 +54,6 @@ class ImagineSession:
         self._early: list[tuple[str, float]] = []  # motions that were asked for before the scene was there
         self.heat = False
         self.closed = False
-        self.begun: Begun | None
 
     def open(self, start: Start, path: Path = ()) -> None:
         """Begin anew from a start, along a path."""
@@ -289,8 +289,10 @@ class ImagineSession:
             early, self._early = self._early, []
             for motion in early:
                 self.move(*motion)
-        self._changed()
-        self._go_on()
+        try:
+            self._changed()
+        finally:  # what can't be drawn stops nobody
+            self._go_on()
 
     def _go_on_truly(self) -> None:
         """Ask the simulator what really happens, one step after the other."""

@@ -32,7 +32,8 @@ class ImagineView:
         self.drawing = HandScene(page.client.scene, "/imagine")
         self._lock = threading.RLock()
         self._drawn: Any = None
-        self._dragging = self._setting = self._built = False
+        self._dragging = self._built = False
+        self._overlay = OVERLAYS[1]
         self._recorded: list[HandControl] = []
 
     def build(self) -> None:
@@ -45,13 +46,13 @@ class ImagineView:
         for group in (moves, more):
             group.on_click(lambda event: self._move(event.target.value))
         self._step = gui.add_slider("Step", 0, 1, 1, 0, hint="Go back in time; a new motion from there is a branch")
-        self._step.on_update(lambda event: event.client and self.session.seek(int(event.target.value)))
+        self._step.on_update(lambda event: self._seek(event.client, int(event.target.value)))
         deeds = gui.add_button_group("Path", ("undo", "again", "film", "link"))
         deeds.on_click(lambda event: self.page.guarded(getattr(self, f"_{event.target.value}")))
         self._kept_link = gui.add_html("", visible=False)
         outlook = gui.add_button_group("Look", ("through camera, or outside", "dark, or light"))
         outlook.on_click(lambda event: self._turn() if "camera" in event.target.value else self.page.turn_dark())
-        overlay = gui.add_dropdown("Drawn on top", OVERLAYS, initial_value=OVERLAYS[1])
+        overlay = gui.add_dropdown("Drawn on top", OVERLAYS, initial_value=self._overlay)
         overlay.on_update(lambda event: self._draw_on_top(event.target.value))
         self._more(gui)
         self.starts.build(gui)
@@ -59,7 +60,6 @@ class ImagineView:
         self._keys = [self.page.key(name, act) for name, act in {**keys, "undo": self.session.undo}.items()]
         self._keys.append(self.page.key("outlook", self._turn))
         self._drawn, self._built = None, True
-        self.session.with_heat(overlay.value == OVERLAYS[3])
         if self.session.begun is None:
             self.session.open(self.session.start, self.session.path)
         self.redraw()
@@ -80,13 +80,13 @@ class ImagineView:
             session, frame, true = self.session, self.session.frame, self.session.true
             self._note(frame)
             heat = frame is not None and frame.heat is not None
-            state = (session.start, session.here, true is None, self.overlay, heat)
+            state = (session.start, session.here, true is None, self._overlay, heat)
             if frame is None or session.begun is None or state == self._drawn:
                 return
             self._drawn = state
             size = (frame.picture.shape[0], frame.picture.shape[1])
             camera = Camera(session.begun.intrinsics, size, frame.world_from_camera)
-            picture, happened = painted(frame, self.overlay), None if true is None else enlarged(true, SCALE)
+            picture, happened = painted(frame, self._overlay), None if true is None else enlarged(true, SCALE)
             with self.page.client.atomic():
                 self.drawing.screen(picture, camera)
                 self._draw_hand(frame)
@@ -97,11 +97,6 @@ class ImagineView:
                 self.drawing.seen_through(self.page.through)
             rows = LEFT if session.start.hand == "left" else RIGHT
             self.page.look(camera, frame.keypoints[rows][WRIST])
-
-    @property
-    def overlay(self) -> str:
-        """Which of `OVERLAYS` is drawn."""
-        return self._overlay if hasattr(self, "_overlay") else OVERLAYS[1]
 
     def _more(self, gui: Any) -> None:
         with gui.add_folder("Fingers, branches, size of a step", expand_by_default=False):
@@ -130,12 +125,10 @@ class ImagineView:
 
     def _note(self, frame: ImaginedFrame | None) -> None:
         session = self.session
-        self._setting = True
         self._step.max, self._step.value = max(1, len(session.path)), session.shown
         if not self._dragging and not session.busy:
             for slider, closing in zip(self._fingers, session.control.closing, strict=True):
                 slider.value = closing
-        self._setting = False
         names = tuple(f"{number}: {len(path)} steps" for number, (_, path) in enumerate(session.branches, 1))
         if (names or (NO_BRANCH,)) != tuple(self._branches.options):
             self._branches.options = names or (NO_BRANCH,)
@@ -157,8 +150,12 @@ class ImagineView:
     def _move(self, motion: str) -> None:
         self.session.move(motion, self._centimetres.value / 100.0)
 
+    def _seek(self, client: Any, shown: int) -> None:
+        if client is not None:  # a visitor's doing, and not ours
+            self.session.seek(shown)
+
     def _finger(self, number: int, event: Any) -> None:
-        if event.client is not None and not self._setting:
+        if event.client is not None:  # a visitor's doing, and not ours
             self.session.steer(self.session.aim.with_finger(number, float(event.target.value)))
 
     async def _dragged(self, event: Any) -> None:

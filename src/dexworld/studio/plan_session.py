@@ -120,8 +120,10 @@ class PlanSession:
                         self._wants.append(("search", (self._visitor,)))
             elif isinstance(answer, SearchNews) and self.searching:
                 self._heard(answer)
-        self._changed()
-        self._go_on()
+        try:
+            self._changed()
+        finally:  # what can't be drawn stops nobody
+            self._go_on()
 
     def _heard(self, news: SearchNews) -> None:
         self.news = news

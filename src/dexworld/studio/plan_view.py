@@ -37,7 +37,8 @@ class PlanView:
         self.page, self.session = page, session
         self.picture, self.robot = HandScene(page.client.scene, "/plan"), RobotScene(page.client.scene, "/plan")
         self._lock = threading.RLock()
-        self._built, self._drawn = False, None
+        self._built = False
+        self._drawn: tuple[Any, ...] = ()
         self._picked: Pixel | None = None
 
     def build(self) -> None:
@@ -58,16 +59,14 @@ class PlanView:
             other = gui.add_button("Another scene", icon="dice")
         with gui.add_folder("Joints and their limits", expand_by_default=False):
             self._joints = gui.add_html("")
-        self._task.on_update(
-            lambda event: event.client and self._open(task=event.target.value, sentence="", points=None)
-        )
+        self._task.on_update(lambda event: self._take(event.client, event.target.value))
         said.on_click(lambda _: self._open(task="push", sentence=self._sentence.value, points=None))
         back.on_click(lambda _: self._open(sentence="", points=None))
         other.on_click(lambda _: self._open(seed=random.choice(SCENES), sentence="", points=None))
         self.page.client.scene.on_click()(self._clicked)
         acts = {"play": self.session.go, "next": self.session.step, "outlook": self._turn}
         self._keys = [self.page.key(name, act) for name, act in acts.items()]
-        self._built, self._drawn, self._picked = True, None, None
+        self._built, self._drawn, self._picked = True, (), None
         if self.session.scene is None and not self.session.busy:
             self.session.open(choice)
         self.redraw()
@@ -104,6 +103,10 @@ class PlanView:
                 self._pictures.content = shown(*self._small(scene))
                 self._joints.content, self._course.content = bars(scene), course(session.history)
             self.page.look(camera, scene.keypoints[RIGHT][WRIST])
+
+    def _take(self, client: Any, task: str) -> None:
+        if client is not None:  # a visitor's doing, and not ours
+            self._open(task=task, sentence="", points=None)
 
     def _open(self, **changes: Any) -> None:
         self._picked = None

@@ -58,7 +58,7 @@ class Shape(NamedTuple):
     colour: tuple[int, int, int]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PlanScene:
     """How the scene stands after some steps. goal: the picture to reach, None for points; `points` then."""
 

@@ -24,7 +24,7 @@ ELITES = 6
 WAIT_S = 60.0  # that a search waits to be asked; then it is given up
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SearchNews:
     """One population, or the plan at the end (`done`).
 

@@ -39,10 +39,14 @@ class StartControls:
             opens = gui.add_button("Open the episode", icon="folder-open")
             follow = gui.add_button("Do what the recording does", icon="player-track-next")
         other.on_click(lambda _: self.another())
-        self._seed.on_update(lambda event: event.client and self.session.open(Start(seed=int(event.target.value))))
+        self._seed.on_update(lambda event: self._scene(event.client, int(event.target.value)))
         upload.on_upload(lambda event: self.page.guarded(lambda: self.picture(event.target.value.content)))
         opens.on_click(lambda _: self.page.guarded(self._open_episode))
         follow.on_click(lambda _: self.session.follow_recording())
+
+    def _scene(self, client: Any, seed: int) -> None:
+        if client is not None:  # a visitor's doing, and not ours
+            self.session.open(Start(seed=seed))
 
     def another(self) -> None:
         """A scene drawn at random."""
