@@ -116,6 +116,21 @@ def test_going_plans_and_moves_until_the_moves_are_used_up(session):
     assert not session.busy
 
 
+def test_what_is_asked_for_before_the_scene_stands_is_done_then():
+    desk = HereDesk(Played(), wait=True)
+    session = PlanSession(desk, 1, lambda: None)
+    session.open(GoalChoice())
+    session.step()
+    while desk.asked:
+        desk.answer()
+    assert session.scene.steps == 1
+    session.open(GoalChoice())
+    session.go()
+    while desk.asked:
+        desk.answer()
+    assert session.scene.over
+
+
 def test_a_search_ends_where_it_is_stopped():
     desk = HereDesk(Played(), wait=True)
     session = PlanSession(desk, 1, lambda: None)

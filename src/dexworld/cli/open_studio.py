@@ -8,8 +8,10 @@ from typing import Annotated
 
 import tyro
 
-from dexworld.models.reference import REFERENCE
+from dexworld.models.checkpoint import checkpoint_kind, located
+from dexworld.models.reference import REFERENCE, checkpoint_path
 from dexworld.sim.render import choose_backend
+from dexworld.studio.start_frame import open_any
 from dexworld.studio.studio_server import StudioConfig, StudioServer
 
 logger = logging.getLogger("dexworld")
@@ -30,7 +32,10 @@ class Studio:
 
     def run(self) -> None:
         """Serve the page."""
-        choose_backend("auto")  # what can't be drawn is told before the page is there
+        choose_backend("auto")  # what can't be drawn or read is told before the page is there
+        checkpoint_kind(located(checkpoint_path(self.checkpoint)))
+        if self.dataset is not None:
+            open_any(self.dataset)
         with StudioServer(self.config, self.checkpoint, str(self.dataset or "")) as studio:
             logger.info("open %s in a browser", studio.url)
             threading.Event().wait(self.config.max_seconds)

@@ -31,6 +31,7 @@ class PlanSession:
         self.history: list[tuple[float, float]] = []
         self.going = self.closed = self.searching = False
         self._moves = 0
+        self._setting, self._early = False, ""  # what was asked for while the scene was being set
 
     @property
     def busy(self) -> bool:
@@ -47,7 +48,7 @@ class PlanSession:
         with self._lock:
             self.choice, self.going, self.searching, self.problem = choice, False, False, ""
             self.news, self.history, self._moves = None, [], 0
-            self._wants = [("set", (self._visitor, choice))]
+            self._wants, self._setting, self._early = [("set", (self._visitor, choice))], True, ""
         self._go_on()
 
     def point(self, start: Pixel, end: Pixel) -> None:
@@ -57,7 +58,9 @@ class PlanSession:
     def plan(self) -> None:
         """Search for the next move."""
         with self._lock:
-            if self.scene is None or self.scene.over or self.busy or self.planned:
+            if self._setting:
+                self._early = "plan"
+            if self._setting or self.scene is None or self.scene.over or self.busy or self.planned:
                 return
             self.news, self.history, self.searching, self.problem = None, [], True, ""
             self._wants.append(("search", (self._visitor,)))
@@ -66,6 +69,8 @@ class PlanSession:
     def step(self) -> None:
         """Carry the found move out; search for it first where there is none."""
         with self._lock:
+            if self._setting:
+                self._early = "step"
             if self.busy or self.scene is None:
                 return
             self._moves, found = 1, self.planned
@@ -86,14 +91,15 @@ class PlanSession:
         """Give the search up; what was found so far stays to be seen."""
         with self._lock:
             self.going, self.searching, self._moves = False, False, 0
-            self._wants = [("stop", (self._visitor,))]
+            self._wants = [*(each for each in self._wants if each[0] == "set"), ("stop", (self._visitor,))]
         self._go_on()
 
     def close(self) -> None:
         """Ask for nothing any more, and let the scene go."""
         with self._lock:
             self.closed = True
-            self._desk.ask(("leave", (self._visitor,)))
+            if self.scene is not None or self._asked is not None:
+                self._desk.ask(("leave", (self._visitor,)))
 
     def _go_on(self) -> None:
         with self._lock:
@@ -120,6 +126,11 @@ class PlanSession:
                         self._wants.append(("search", (self._visitor,)))
             elif isinstance(answer, SearchNews) and self.searching:
                 self._heard(answer)
+            early = ""
+            if request[0] == "set" and request[1][1] == self.choice:
+                early, self._setting, self._early = self._early, False, ""
+        if early and not self.problem:
+            getattr(self, early)()
         try:
             self._changed()
         finally:  # what can't be drawn stops nobody

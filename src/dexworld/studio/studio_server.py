@@ -76,6 +76,7 @@ class StudioServer:
         self.desks.model.ask(("frame", (self.first, (), False)))  # so that the first visitor finds it done
         if self.first.simulated:
             self.desks.scene.ask(("picture", (self.first.seed, ())))
+        logging.getLogger("websockets").setLevel(logging.WARNING)  # it tells of every connection
         with redirect_stdout(StringIO()):  # viser prints a box
             self.server = viser.ViserServer(HOST, self.config.port, label="dexworld studio", verbose=False)
         self.server.scene.world_axes.visible = False

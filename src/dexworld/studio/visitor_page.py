@@ -1,6 +1,5 @@
 """What all views of one visitor share: the window, the camera into the scene, keys, dark mode, messages."""
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +7,7 @@ import numpy as np
 
 from dexworld.studio.hand_drawing import Camera
 
-NARROW_PX = 600  # windows below this show the controls in a sheet over the lower part of the scene
+NARROW = 0.8  # width by height; narrower windows have the controls in a sheet over the lower part of the scene
 PANEL_PX = 400
 # Letters that the viewer itself doesn't use to fly (W, A, S, D, Q, E).
 HOTKEYS = {
@@ -18,16 +17,18 @@ HOTKEYS = {
 WHAT = {
     **{name: f"Move the hand {name}" for name in ("left", "right", "forward", "back", "up", "down")},
     **{"close": "Close the fingers", "open": "Open the fingers", "undo": "Take the last step back"},
-    **{"outlook": "Look through the camera, or from outside", "dark": "Dark or light", "play": "Play or stop"},
-    "next": "The next one",
+    **{
+        "outlook": "Look through the camera, or from outside",
+        "dark": "Dark or light",
+        "play": "Plan and move to the end",
+    },
+    "next": "Plan and move once",
 }
-OUTSIDE = np.array([0.3, 0.55, 0.45])  # metres from the hand to look from: right, back and up, as the camera sees it
+OUTSIDE = np.array([-0.5, 0.45, 0.6])  # metres from the hand to look from: right, back and up, as the camera sees it
 OUTSIDE_FOV = 0.9  # radians
-LOWER = 0.24  # metres that a narrow window looks lower: its sheet covers the lower part
+FARTHER, LOWER = 1.6, 0.42  # a narrow window looks from so much farther, and metres lower: its sheet covers that part
 BRAND = (70, 120, 220)
 _DARK_KEY = "dexworld-dark"
-
-logger = logging.getLogger(__name__)
 
 
 class Page:
@@ -35,7 +36,7 @@ class Page:
 
     def __init__(self, client: Any) -> None:
         self.client = client
-        self.narrow = client.camera.image_width < NARROW_PX
+        self.narrow = client.camera.aspect < NARROW
         self.through = not self.narrow
         self.dark = False
         self._camera: Camera | None = None
@@ -103,7 +104,7 @@ class Page:
                 eye.position, eye.look_at = place, place + ahead * rotation[:, 2]
                 eye.fov = self._camera.fov(aspect)
                 return
-            right, back, up = OUTSIDE
+            right, back, up = OUTSIDE * (FARTHER if self.narrow else 1.0)
             eye.position = self._middle + right * rotation[:, 0] - back * rotation[:, 2] - up * rotation[:, 1]
             eye.look_at, eye.fov = self._middle + LOWER * self.narrow * rotation[:, 1], OUTSIDE_FOV
 
