@@ -60,8 +60,6 @@ class ImagineView:
         self._keys = [self.page.key(name, act) for name, act in {**keys, "undo": self.session.undo}.items()]
         self._keys.append(self.page.key("outlook", self._turn))
         self._drawn, self._built = None, True
-        if self.session.begun is None:
-            self.session.open(self.session.start, self.session.path)
         self.redraw()
 
     def leave(self) -> None:
