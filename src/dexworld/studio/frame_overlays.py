@@ -20,9 +20,10 @@ UNKNOWN = 38  # grey where there is no picture
 def painted(frame: ImaginedFrame, overlay: str) -> np.ndarray:
     """The picture, twice as large, with one of `OVERLAYS`."""
     if overlay == "hand as told":
-        return hand_overlay(frame.picture, frame.told_px, frame.in_view, SCALE)
+        return enlarged(hand_overlay(frame.picture, frame.told_px, frame.in_view, scale=1), SCALE)
     if overlay == "hand as the model sees it" and frame.seen_px is not None and frame.confidence is not None:
-        return hand_overlay(frame.picture, frame.seen_px, frame.in_view & (frame.confidence > SURE), SCALE)
+        sure = frame.in_view & (frame.confidence > SURE)
+        return enlarged(hand_overlay(frame.picture, frame.seen_px, sure, scale=1), SCALE)
     picture = enlarged(frame.picture, SCALE)
     if overlay == "where it sees the hand" and frame.heat is not None:
         return glowing(picture, frame.heat, HEAT)

@@ -11,6 +11,7 @@ from dexworld.sim.poses import quaternion
 
 SCREEN_M = 2.6  # metres in front of the camera that pictures hang at
 BOARD_M, BOARD_PLACE = 0.9, (0.0, -0.25, 1.5)  # metres: its width, and its middle as the camera sees it
+BONE_M, WAY_M = 0.007, 0.004  # thickness
 MARGIN = 1.03  # around the picture
 WAY_COLOUR = (70, 178, 255)
 COUNTER_COLOUR = (120, 124, 140)
@@ -88,19 +89,19 @@ class HandScene:
             elif name.startswith(("board", "counter", "object")):
                 node.visible = not through
 
-    def hands(self, keypoints: np.ndarray, valid: np.ndarray, name: str = "hand", thickness: float = 0.007) -> None:
+    def hands(self, keypoints: np.ndarray, valid: np.ndarray) -> None:
         """Draw hands of keypoints (42, 3)."""
         lines, colours = bones(keypoints, valid)
-        self._lines(name, lines, colours, thickness)
+        self._lines("hand", lines, colours, BONE_M)
         points = keypoints[valid].astype(np.float32)
-        self._nodes[f"{name}_points"] = self.scene.add_point_cloud(
-            f"{self.root}/{name}_points", points, WRIST_COLOUR, point_size=0.007, point_shape="circle"
+        self._nodes["joints"] = self.scene.add_point_cloud(
+            f"{self.root}/joints", points, WRIST_COLOUR, point_size=BONE_M, point_shape="circle"
         )
 
     def way(self, places: np.ndarray) -> None:
         """Draw the way (T, 3) that the wrist went."""
         lines = np.stack([places[:-1], places[1:]], axis=1) if len(places) > 1 else np.zeros((0, 2, 3))
-        self._lines("way", lines, np.broadcast_to(np.array(WAY_COLOUR, np.uint8), lines.shape), 0.004)
+        self._lines("way", lines, np.broadcast_to(np.array(WAY_COLOUR, np.uint8), lines.shape), WAY_M)
 
     def objects(self, places: np.ndarray, counter: bool) -> None:
         """Mark objects (n, 3), and the kitchen's counter where there is one."""

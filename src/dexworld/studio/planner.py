@@ -1,7 +1,7 @@
 """What runs in a worker process behind the view *Plan*: scenes with a goal, searches, and what the simulator does."""
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import mujoco
@@ -92,7 +92,6 @@ class _Open:
     steps: int = 0
     over: bool = False
     success: bool | None = None
-    states: list[Any] = field(default_factory=list)
 
 
 class Planner:
