@@ -73,6 +73,8 @@ _CAUSES = {
 _EXTRAS = {"mujoco": "sim", "gymnasium": "sim", "diffusers": "video", "accelerate": "video", "peft": "video"}
 # Several processes may write into one folder of theirs: they share the work by claims on its parts.
 _SHARED = {"prepare", "cache-latents"}
+# How options are called, as `tyro.conf` names it; the pages of the reference are made with the same.
+CONVENTIONS = ("OmitSubcommandPrefixes", "OmitArgPrefixes", "FlagConversionOff")
 LATE_S = 6.0  # a command that was stopped and still runs after so long is stopped once more
 
 
@@ -202,7 +204,7 @@ def _parsed(verb: str, command: Any, options: list[str]) -> Any:
     handler = RichHandler(show_path=False) if sys.stdout.isatty() else logging.StreamHandler()  # plain in a log file
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    config = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff)
+    config = tuple(getattr(tyro.conf, name) for name in CONVENTIONS)
     said = io.StringIO()
     try:
         with redirect_stderr(said):
