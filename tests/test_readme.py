@@ -102,6 +102,8 @@ def sentences(page: Path) -> list[str]:
     """The sentences of a page, without headings, tables and code; a point of a list begins a new one."""
     text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)
-    lines = ["" if re.match(r"\s*(\||#)", line) else re.sub(r"^\s*([-*]|\d+\.) ", "\n", line) for line in text.splitlines()]
+    lines = [
+        "" if re.match(r"\s*(\||#)", line) else re.sub(r"^\s*([-*]|\d+\.) ", "\n", line) for line in text.splitlines()
+    ]
     blocks = [" ".join(block.split()) for block in re.split(r"\n\s*\n", "\n".join(lines))]
     return [each for block in blocks for each in re.split(r"(?<=[.!?]) +", block) if " " in each]

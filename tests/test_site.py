@@ -1,4 +1,4 @@
-"""The pages that `make docs` adds to docs/: every option, every public class, and a place in the navigation for each."""
+"""The pages that `make docs` adds to docs/: every option, every public class, a place in the navigation for each."""
 
 import importlib.util
 import re

@@ -30,7 +30,8 @@ def prose(docstring: str | None) -> str:
         ends = [term.start() for term in terms] + [len(text)]
         lead = escaped(text[: ends[0]].strip())
         listed = [
-            f"- `{term[1]}`: {escaped(text[term.end() : end].strip())}" for term, end in zip(terms, ends[1:], strict=True)
+            f"- `{term[1]}`: {escaped(text[term.end() : end].strip())}"
+            for term, end in zip(terms, ends[1:], strict=True)
         ]
         out += [part for part in (lead, "\n".join(listed)) if part]
     return "\n\n".join(out)

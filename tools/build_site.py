@@ -92,7 +92,9 @@ def loaded_from_elsewhere(site: Path) -> list[str]:
     for path in sorted(site.rglob("*")):
         if path.suffix in (".html", ".css"):
             text = path.read_text(encoding="utf-8")
-            found += [f"{path.relative_to(site)}: {text[each.start() : each.end() + 60]}" for each in LOADED.finditer(text)]
+            found += [
+                f"{path.relative_to(site)}: {text[each.start() : each.end() + 60]}" for each in LOADED.finditer(text)
+            ]
     return found
 
 

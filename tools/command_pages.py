@@ -73,5 +73,7 @@ def command_pages(verbs: Iterable[str] = cli.VERBS) -> dict[str, str]:
         rows.append(f"| [`dexworld {verb}`]({word}.md#{anchor}) | {what} |")
         page = parser_page(parser_of(verb), f"dexworld {verb}", 2)
         pages[word] = "\n\n".join([pages.get(word, f"# {word}"), page])
-    head = "# Every command\n\nThese pages are made from the command line's own parser.\n\n| Command | Does |\n|---|---|\n"
+    head = (
+        "# Every command\n\nThese pages are made from the command line's own parser.\n\n| Command | Does |\n|---|---|\n"
+    )
     return {"index": head + "\n".join(rows) + "\n", **{word: text + "\n" for word, text in pages.items()}}

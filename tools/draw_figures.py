@@ -101,7 +101,12 @@ def video() -> None:
         clips = record_triplets(SyntheticConfig(Path(folder) / "clips", 4, VIDEO_SCENE, "moving", model.config.clip))
         clip = clips[1]
     shown = shown_clip(clip, [method], EvaluateConfig(seed=VIDEO_SCENE, split="validation"))
-    videos = [(clip.static, "scene"), (clip.hands, "hands"), (shown.videos[method.name], "imagined"), (clip.interaction, "real")]
+    videos = [
+        (clip.static, "scene"),
+        (clip.hands, "hands"),
+        (shown.videos[method.name], "imagined"),
+        (clip.interaction, "real"),
+    ]
     frames = [
         grid([panel(each[index], words, VIDEO_PANEL) for each, words in videos], columns=2)
         for index in range(len(clip.static))
