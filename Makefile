@@ -57,6 +57,9 @@ lint: $(STAMP)  ## check style and types
 docs: $(STAMP)  ## build the documentation, build/site/index.html, without a network
 	$(BIN)/python tools/build_site.py
 
+release: $(STAMP)  ## wheel, source archive and site in dist/, tried in a clean environment
+	$(BIN)/python tools/release.py $(PIP_FLAGS)
+
 bench: export OMP_NUM_THREADS = 1
 bench: $(STAMP)  ## run every benchmark; results in outputs/bench/<name>/results.json
 	@set -e; for script in $(BENCHMARKS); do \

@@ -35,6 +35,7 @@ ELSEWHERE = (
     (r"source \.venv/bin/activate|\. \.venv/bin/activate", "the reader: sets up the shell"),
     (r"(pip|python -m pip) install .*", "make setup installs the same extras"),
     (r"make (setup|test|lint|docs)", ".ci/run"),
+    (r"make release", "by hand, before a version is published: it installs from the network"),
     (r"make demo", "here, as `dexworld demo`"),
     (r"make bench", "tests/test_benchmarks.py, script by script"),
     (r"python benchmarks/\w+\.py .*", "tests/test_benchmarks.py"),

@@ -70,7 +70,9 @@ _CAUSES = {
     errno.EISDIR: "is a folder, not a file; choose another name",
 }
 # The extra that brings a package; all others come with dexworld itself.
-_EXTRAS = {"mujoco": "sim", "gymnasium": "sim", "diffusers": "video", "accelerate": "video", "peft": "video"}
+_EXTRAS = {"mujoco": "sim", "gymnasium": "sim", "rerun": "viz"} | dict.fromkeys(
+    ("diffusers", "accelerate", "peft"), "video"
+)
 # Several processes may write into one folder of theirs: they share the work by claims on its parts.
 _SHARED = {"prepare", "cache-latents"}
 # How options are called, as `tyro.conf` names it; the pages of the reference are made with the same.
