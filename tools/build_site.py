@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 from api_pages import api_pages
@@ -46,16 +47,18 @@ def copy_pages(pages: Path) -> None:
     shutil.rmtree(pages, ignore_errors=True)
     shutil.copytree(DOCS, pages, ignore=shutil.ignore_patterns("*.toml"))
     moved = places(pages)
+    known = moved | {ROOT / "README.md": pages / "index.md"}
     for page, target in moved.items():
         text = re.sub(r"\A---\n.*?\n---\n", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
-        known = moved | {ROOT / "README.md": pages / "index.md"}
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(LINK.sub(lambda link: _link(link, page, target, known), text), encoding="utf-8")  # noqa: B023
+        led = partial(_link, page=page.parent, target=target.parent, known=known)
+        target.write_text(LINK.sub(led, text), encoding="utf-8")
 
 
 def _link(link: re.Match[str], page: Path, target: Path, known: dict[Path, Path]) -> str:
-    place = known.get((page.parent / link[1]).resolve())
-    return link[0] if place is None else f"]({os.path.relpath(place, target.parent)}{link[2] or ''})"
+    """A link in a page of the folder `page`, as it is written in the folder `target`."""
+    place = known.get((page / link[1]).resolve())
+    return link[0] if place is None else f"]({os.path.relpath(place, target)}{link[2] or ''})"
 
 
 def add_generated(pages: Path) -> dict[str, list[str]]:
