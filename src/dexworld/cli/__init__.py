@@ -71,7 +71,7 @@ _CAUSES = {
     errno.EISDIR: "is a folder, not a file; choose another name",
 }
 # The extra that brings a package; all others come with dexworld itself.
-_EXTRAS = {"mujoco": "sim", "gymnasium": "sim", "rerun": "viz"} | dict.fromkeys(
+_EXTRAS = {"mujoco": "sim", "gymnasium": "sim", "rerun": "viz", "trimesh": "studio"} | dict.fromkeys(
     ("diffusers", "accelerate", "peft"), "video"
 )
 # Several processes may write into one folder of theirs: they share the work by claims on its parts.
