@@ -14,7 +14,7 @@ from dexworld.studio.planner import Planner
 from dexworld.studio.studio_server import StudioConfig, StudioServer
 
 WAIT_MS = 90_000
-CLICKS = 15
+CLICKS = 6
 DEEDS = ("undo", "again")
 
 
