@@ -25,10 +25,9 @@ def before_camera(rng, board):
 
 def drawn(camera, board, camera_from_board, rays=None):
     """A grey picture (H, W) of the board."""
-    sides = round(board.columns * board.square_m * SCALE), round(board.rows * board.square_m * SCALE)
-    gap = board.square_m - board.marker_m
+    gap = board.square_m - board.marker_m if board.board == "apriltag" else 0.0
     sheet = built_board(board).generateImage(
-        sides if board.board == "charuco" else tuple(round(s - gap * SCALE) for s in sides)
+        [round((count * board.square_m - gap) * SCALE) for count in (board.columns, board.rows)]
     )
     rays = rays_of(camera) if rays is None else rays
     rotation, place = camera_from_board[:3, :3], camera_from_board[:3, 3]

@@ -25,10 +25,10 @@ class BoardConfig:
     """Name of OpenCV's dictionary; by default DICT_5X5_1000, and DICT_APRILTAG_36h11 for tags."""
 
     def __post_init__(self) -> None:
-        if min(self.columns, self.rows) < 2 or not 0 < self.marker_m < self.square_m:
-            raise ValueError(
-                f"a board has at least 2 columns and rows, and markers smaller than its squares, not {self.columns} x "
-                f"{self.rows} with {self.marker_m} m in {self.square_m} m"
-            )
+        if min(self.columns, self.rows) < 2:
+            raise ValueError(f"--columns and --rows are {self.columns} and {self.rows}; a board has at least 2 of each")
+        if not 0 < self.marker_m < self.square_m:
+            sides = f"--marker-m is {self.marker_m} and --square-m {self.square_m}"
+            raise ValueError(f"{sides}; markers must be smaller than squares")
         if self.square_m > 1:
             raise ValueError(f"--square-m is {self.square_m} m: is it in millimetres? Give metres")

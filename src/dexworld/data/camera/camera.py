@@ -95,8 +95,8 @@ class PinholeView:
             raise ValueError("the camera's picture size is not known; use Camera.of_size")
         if self.camera.bends and (fold := self.camera.fold()) is not None:
             raise ValueError(
-                f"the lens model turns back {fold:.0f} pixels from the middle, inside the picture: calibrate again with "
-                "the board in the corners too, or with fewer coefficients"
+                f"the lens model turns back {fold:.0f} pixels from the middle, inside the picture: calibrate again "
+                "with the board in the corners too, or with fewer coefficients"
             )
         object.__setattr__(self, "fit", Fit.cover(self.camera.size, self.target))
 

@@ -43,7 +43,7 @@ class HandEye:
 
 
 def read_camera(path: Path | str) -> Camera:
-    """The camera of a file. Raises ValueError naming the file, what is wrong and what to do; OSError if it isn't there."""
+    """The camera of a file. Raises ValueError that names the file and what is wrong; OSError if it isn't there."""
     path = Path(path)
     values = _values(path)
     if "transformation" in values or "transform" in values:
@@ -102,7 +102,7 @@ def write_camera(path: Path, camera: Camera, name: str = "camera") -> None:
     projection = np.column_stack([(camera.intrinsics - FIRST_PIXEL).round(9), np.zeros(3)]).reshape(-1).tolist()
     coefficients = np.round(camera.distortion, 12).tolist()
     lines = [f"image_width: {camera.size[1]}", f"image_height: {camera.size[0]}", f"camera_name: {name}"]
-    lines += _rows("camera_matrix", 3, 3, matrix) + [f"distortion_model: {camera.model}"]
+    lines += [*_rows("camera_matrix", 3, 3, matrix), f"distortion_model: {camera.model}"]
     lines += _rows("distortion_coefficients", 1, len(coefficients), coefficients)
     lines += _rows("rectification_matrix", 3, 3, np.eye(3).reshape(-1).tolist())
     write_text(path, "\n".join(lines + _rows("projection_matrix", 3, 4, projection)) + "\n")

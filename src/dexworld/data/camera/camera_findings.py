@@ -75,8 +75,8 @@ def hand_eye_findings(mounted: HandEye, camera: Camera) -> list[Finding]:
         found.append(
             Finding(
                 "note",
-                f"the camera's frame is called {mounted.camera}; frames named _link have x forward in ROS, and the pose "
-                "has to be that of the optical frame (z forward)",
+                f"the camera's frame is called {mounted.camera}; frames named _link have x forward in ROS, and the "
+                "pose has to be that of the optical frame (z forward)",
             )
         )
     return found
