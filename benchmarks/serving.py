@@ -22,6 +22,7 @@ from dexworld.serving.socket_server import SocketServer
 from dexworld_client import Client, packed
 
 OBSERVATION = {"image": np.zeros((224, 392, 3), np.uint8), "joint_targets": np.zeros(23), "state": np.zeros(23)}
+CANDIDATES = 64  # of a population that replicas judge
 STEP = 0.25  # radians that a joint wanders
 NAMES = [*(f"panda_joint{number}" for number in range(1, 8)), *(f"joint_{number}" for number in range(16))]
 
@@ -140,11 +141,65 @@ def plain_echo(size: int) -> Iterator[socket.socket]:
         thread.join()
 
 
+def fan_out(replicas: int, plans: int, seed: int) -> dict[str, Any]:
+    """How much of `replicas` cores Ray Serve makes use of: populations of candidates that the shipped model judges in
+    this process, on one thread, and in replicas, in turns.
+    """
+    import torch
+
+    from dexworld.planning.presets import PlannerOptions
+    from dexworld.robots.franka_allegro import OPEN_FINGERS
+    from dexworld.serving.policy_service import PolicyConfig, PolicyService
+
+    torch.set_num_threads(1)
+    search = PlannerOptions(samples=CANDIDATES, elites=8, iterations=3, model_budget=CANDIDATES, horizon=3)
+    service, taken, off = PolicyService(PolicyConfig(planning=search, ray="local", replicas=replicas)), [], []
+    shared = service.model.candidate_costs
+
+    def judged(cost: Any, samples: Any) -> Any:
+        began = time.perf_counter()
+        found = shared(cost, samples)
+        between = time.perf_counter()
+        here = cost.model_costs(samples)
+        taken.append((between - began, time.perf_counter() - between))
+        off.append(float(((found - here).abs() / here.abs()).max()))
+        return found
+
+    service.model.candidate_costs = judged
+    rng, ready = np.random.default_rng(seed), np.array([0.0, -0.6, 0.0, -2.3, 0.0, 1.9, 0.6, *OPEN_FINGERS])
+    camera = np.array([[0.0, -0.5, 0.866, 0.1], [-1.0, 0.0, 0.0, 0.0], [0.0, -0.866, -0.5, 0.8], [0, 0, 0, 1]])
+    seen = {"joint_positions": ready, "joint_targets": ready, "world_from_base": np.eye(4), "world_from_camera": camera}
+    seen |= {"intrinsics": np.array([[240.0, 0, 196], [0, 240, 112], [0, 0, 1]])}
+    try:
+        for number in range(plans + 1):  # the first one warms up
+            taken, off = ([], []) if number == 1 else (taken, off)
+            images = rng.integers(0, 256, (2, 224, 392, 3), np.uint8)
+            service.session().answer(seen | {"image": images[0], "goal": {"image": images[1], "seed": number}})
+    finally:
+        service.close()
+    there, here = np.array(taken).T
+    figures = {
+        "replicas": replicas,
+        "candidates": CANDIDATES,
+        "populations": len(taken),
+        "largest_difference": max(off),
+    }
+    best, middle = here.min() / there.min(), np.median(here) / np.median(there)
+    return figures | {
+        "here_s": float(np.median(here)),
+        "replicas_s": float(np.median(there)),
+        "efficiency_median": float(middle / replicas),
+        "efficiency_best": float(best / replicas),
+    }
+
+
 def main() -> None:
     """Measure and write results.json."""
     arguments = parser(__doc__, "outputs/bench/serving")
     arguments.add_argument("--malformed", type=int, default=10_000, help="messages")
     arguments.add_argument("--repeats", type=int, default=2000, help="observations that the overhead is of")
+    arguments.add_argument("--ray-replicas", type=int, default=0, help="replicas that candidates are split over")
+    arguments.add_argument("--ray-plans", type=int, default=5, help="of the replicas")
     arguments.add_argument("--seed", type=int, default=916_000)
     options = arguments.parse_args()
     rng = np.random.default_rng(options.seed)
@@ -153,6 +208,8 @@ def main() -> None:
         figures: dict[str, Any] = {"malformed": dict(malformed(server.port, options.malformed, rng))}
         figures |= {"malformed_s": time.monotonic() - began, "failures": server.metrics.counts["failures"]}
         figures |= overhead(server.port, options.repeats)
+    if options.ray_replicas:
+        figures |= fan_out(options.ray_replicas, options.ray_plans, options.seed)
     write_and_print(options.output, figures)
 
 

@@ -34,7 +34,7 @@ def checked_rollouts(model: WorldModel, planner: str, what: str) -> CheckedRollo
     """The model as a planner preset uses it: rounding to bfloat16 is far below the model's own error, and the paper's
     planner stays as it is.
     """
-    return (BFloat16Rollouts if planner == "cpu" else CheckedRollouts)(model, what)
+    return (CheckedRollouts if planner == "paper" else BFloat16Rollouts)(model, what)
 
 
 def learned_policies(folders: Sequence[str], model: WorldModel) -> dict[str, GoalPolicy]:

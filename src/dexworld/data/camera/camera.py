@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from dexworld.data.camera.lens import COEFFICIENTS, Model, distorted, folds_at, undistorted
 from dexworld.data.resize import Fit, Size
+from dexworld.track import Frames
 
 FIRST_PIXEL = np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])  # added to intrinsics that count from its centre
 SAME_ASPECT = 0.01  # a picture with sides of another ratio isn't this camera's at another resolution
@@ -160,6 +161,24 @@ class PinholeView:
         places = _places(np.stack([columns, rows], axis=-1), self.undistorted_intrinsics)
         grid = self.camera.shown(places) * (2.0 / np.array([width, height])) - 1.0
         return torch.from_numpy(grid.astype(np.float32))[None]
+
+
+@dataclass(frozen=True)
+class UndistortedFrames:
+    """`track.Frames` of a camera, read without its lens."""
+
+    frames: Frames
+    view: PinholeView
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    @property
+    def size(self) -> Size:
+        return self.frames.size
+
+    def read(self, indices: list[int]) -> np.ndarray:
+        return np.stack([self.view.undistorted(image) for image in self.frames.read(indices)])
 
 
 def _pixels(places: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
