@@ -3,7 +3,7 @@
     python3 examples/ros2_node.py --ros-args -p server:=ws://gpu:8000 -p text:="pick up the cup" -p chunks:=20
 
 Start the server with --camera and --hand-eye, so that pictures may come as the camera takes them (docs/cameras.md).
-Topics: /image (sensor_msgs/Image, rgb8) and /joint_states; /commands gets a std_msgs/Float64MultiArray 50 times a second.
+Topics: /image (sensor_msgs/Image, rgb8) and /joint_states; /commands gets std_msgs/Float64MultiArray, 50 a second.
 """
 
 import threading

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from dexworld.data.camera.calibration import built_board
-from dexworld.data.readers.arrays import poses_of, rotations_of
+from dexworld.data.rigid_poses import poses_of, rotations_of
 
 SCALE = 1250  # pixels a metre of the drawn board, about as many as the pictures have
 

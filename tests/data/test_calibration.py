@@ -16,7 +16,7 @@ from dexworld.data.camera.board import BoardConfig  # noqa: E402
 from dexworld.data.camera.calibration import BoardView, built_board, calibrated, find_boards, hand_eye  # noqa: E402
 from dexworld.data.camera.camera import Camera  # noqa: E402
 from dexworld.data.camera.camera_files import read_camera, read_hand_eye  # noqa: E402
-from dexworld.data.readers.arrays import poses_of  # noqa: E402
+from dexworld.data.rigid_poses import poses_of  # noqa: E402
 
 TRUE = Camera(
     np.array([[430.0, 0, 325.3], [0, 428.0, 238.7], [0, 0, 1]]),

@@ -9,7 +9,7 @@ from dexworld.data.camera.camera import Camera, PinholeView
 from dexworld.data.camera.camera_files import HandEye, read_camera, read_hand_eye, write_camera, write_hand_eye
 from dexworld.data.camera.camera_findings import camera_findings, hand_eye_findings
 from dexworld.data.camera.lens import distorted, folds_at, undistorted
-from dexworld.data.readers.arrays import poses_of
+from dexworld.data.rigid_poses import poses_of
 
 MATRIX = np.array([[610.0, 0, 322.5], [0, 612.0, 244.5], [0, 0, 1]])
 LENSES = {

@@ -14,7 +14,8 @@ from dexworld.data.camera.camera_files import HandEye, write_camera, write_hand_
 from dexworld.data.camera.camera_findings import camera_facts
 from dexworld.data.camera.lens import Model
 from dexworld.data.files import read_json
-from dexworld.data.readers.arrays import is_rigid, poses_of, rotations_of
+from dexworld.data.readers.arrays import is_rigid
+from dexworld.data.rigid_poses import poses_of, rotations_of
 from dexworld.evaluation.results import write_results
 
 logger = logging.getLogger("dexworld")

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dexworld.data.readers.arrays import quaternion_of, rotations_of
+from dexworld.data.rigid_poses import quaternion_of, rotations_of
 from dexworld.hands import FINGERS, RIGHT
 from dexworld.robots.franka_allegro import FrankaAllegro
 from dexworld.sim.kitchen.allegro_body import MOUNT_POSITION, MOUNT_QUATERNION

@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from dexworld.data.camera.board import DICTIONARIES, BoardConfig
 from dexworld.data.camera.camera import FIRST_PIXEL, Camera
 from dexworld.data.camera.lens import Model
-from dexworld.data.readers.arrays import poses_of
+from dexworld.data.rigid_poses import poses_of
 
 try:
     import cv2

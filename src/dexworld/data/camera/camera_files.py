@@ -16,7 +16,7 @@ import numpy as np
 from dexworld.data.camera.camera import FIRST_PIXEL, Camera
 from dexworld.data.camera.lens import COEFFICIENTS
 from dexworld.data.files import read_arrays
-from dexworld.data.readers.arrays import poses_of, quaternion_of, rotations_of
+from dexworld.data.rigid_poses import poses_of, quaternion_of, rotations_of
 from dexworld.writing import write_text
 
 _MATRIX = ("cameramatrix", "mtx", "intrinsicmatrix", "intrinsics", "k", "m1")
