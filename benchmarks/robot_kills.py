@@ -27,7 +27,7 @@ from serving import Wander
 
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("server killed", "client killed", "network killed", "client silent", "network silent")
-MOST_BEATS, STILL_BEATS = 300, 30  # of the robot's clock: until it stays at rest for so many; a chunk has 150
+MOST_BEATS, STILL_BEATS = 300, 30  # of the robot's clock: until it rests, and for how long; a chunk has 150
 START_S = 60.0
 LOOKS_PER_S, COMMANDS = 5, 10  # a second; for each look
 
@@ -95,11 +95,12 @@ def killed(kind: str, robot: Any, loop: Loop, rng: np.random.Generator) -> bool:
         time.sleep(0.02)
     time.sleep(rng.uniform(0.0, 2.0))
     loop.end(kind)
-    begin, resting, rests = robot.report()["beats"], 0, False
-    while not rests and (state := robot.report())["beats"] < begin + MOST_BEATS:
-        resting = (resting or state["beats"]) if state["at_rest"] else 0
-        rests = resting > 0 and state["beats"] > resting + STILL_BEATS
+    begin, state = robot.report()["beats"], robot.report()
+    while min(state["still_beats"], state["beats"] - begin) < STILL_BEATS and state["beats"] < begin + 2 * MOST_BEATS:
         time.sleep(0.05)
+        state = robot.report()
+    moved = state["beats"] - state["still_beats"]  # at this beat
+    rests = state["still_beats"] >= STILL_BEATS and moved < begin + MOST_BEATS
     part = kind.split()[0]
     loop.clear(part, *(["client"] if part == "network" else []))  # a client whose robot is lost ends
     return rests
