@@ -209,13 +209,9 @@ class SimulatedRobot:
 
     def _reported(self, environment: KitchenEnv) -> dict[str, Any]:
         worst = dict(zip(_WORST, self._worst.tolist(), strict=True))
-        state = {"at_rest": bool(self._filter.at_rest), "interventions": dict(self._filter.counts)}
-        return (
-            {"beats": self._beats, "still_beats": self._still}
-            | state
-            | worst
-            | {"distance": float(environment.distance())}
-        )
+        state = {"beats": self._beats, "still_beats": self._still, "at_rest": bool(self._filter.at_rest)}
+        state |= {"interventions": dict(self._filter.counts)}
+        return state | worst | {"distance": float(environment.distance())}
 
 
 class RobotSession:
