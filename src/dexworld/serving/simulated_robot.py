@@ -209,7 +209,11 @@ class SimulatedRobot:
 
     def _reported(self, environment: KitchenEnv) -> dict[str, Any]:
         worst = dict(zip(_WORST, self._worst.tolist(), strict=True))
-        state = {"beats": self._beats, "still_beats": self._still, "at_rest": bool(self._filter.at_rest)}
+        state: dict[str, Any] = {
+            "beats": self._beats,
+            "still_beats": self._still,
+            "at_rest": bool(self._filter.at_rest),
+        }
         state |= {"interventions": dict(self._filter.counts)}
         return state | worst | {"distance": float(environment.distance())}
 

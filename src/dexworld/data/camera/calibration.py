@@ -4,7 +4,6 @@ Of the hand-eye pose OpenCV finds the boards; the pose itself is the least-squar
 Martin, "Robot sensor calibration: solving AX=XB on the Euclidean group" (1994), since OpenCV 5 has none for Python.
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +18,11 @@ from dexworld.data.camera.lens import Model
 from dexworld.data.rigid_poses import poses_of
 
 try:
-    import cv2
+    import cv2 as opencv
 except ModuleNotFoundError as error:
     raise ImportError("calibrating a camera needs OpenCV; pip install 'dexworld[camera]'") from error
 
-logger = logging.getLogger(__name__)
+cv2: Any = opencv  # its stubs change from version to version
 _LEAST_PICTURES, _LEAST_POSES, _LEAST_CORNERS = 6, 4, 8
 _LEAST_TURN = np.radians(5.0)  # between two poses of the robot, to count
 

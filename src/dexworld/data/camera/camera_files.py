@@ -89,10 +89,9 @@ def read_hand_eye(path: Path | str) -> HandEye:
             f"{path}: the rotation {turn.tolist()} is no unit quaternion x, y, z, w (its length is {length:.3g}); "
             "angles in degrees or radians have to be converted"
         )
-    names = [str(facts.get(_plain(name), "")) for name in ("robot_base_frame", "robot_effector_frame")]
-    return HandEye(
-        on_hand, poses_of(rotations_of(turn[None])[0], place), *names, str(facts.get("trackingbaseframe", ""))
-    )
+    known = {"base": "robotbaseframe", "effector": "roboteffectorframe", "camera": "trackingbaseframe"}
+    names = {field: str(facts.get(name, "")) for field, name in known.items()}
+    return HandEye(on_hand, poses_of(rotations_of(turn[None])[0], place), **names)
 
 
 def write_camera(path: Path, camera: Camera, name: str = "camera") -> None:

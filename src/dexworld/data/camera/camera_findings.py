@@ -119,8 +119,9 @@ def _fields_deg(camera: Camera) -> tuple[float, float]:
     """Horizontal and vertical field of view through the principal point, degrees; NaN where the lens model fails."""
     assert camera.size is not None
     (height, width), (cx, cy) = camera.size, camera.intrinsics[:2, 2]
-    row, column = camera.places(np.array([[[0.0, cy], [width, cy]], [[cx, 0.0], [cx, height]]]))
-    return tuple(float(np.degrees(np.arctan(end) - np.arctan(start))) for start, end in (row[:, 0], column[:, 1]))
+    ends = camera.places(np.array([[[0.0, cy], [width, cy]], [[cx, 0.0], [cx, height]]]))
+    angles = np.degrees(np.arctan(ends[:, 1]) - np.arctan(ends[:, 0]))
+    return float(angles[0, 0]), float(angles[1, 1])
 
 
 def _share(camera: Camera, camera_from_parent: np.ndarray, points: np.ndarray) -> float:

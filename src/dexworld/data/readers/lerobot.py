@@ -26,7 +26,7 @@ from dexworld.data.store.labels import INTRINSICS, PACKETS, SEED, own_features, 
 from dexworld.data.store.policy_columns import ACTION, STATE
 from dexworld.data.video_frames import check_unturned
 from dexworld.hands import KEYPOINT_NAMES, NUM_KEYPOINTS
-from dexworld.track import Track
+from dexworld.track import Frames, Track
 
 _LOG = logging.getLogger(__name__)
 
@@ -228,13 +228,14 @@ class LeRobotSource(ForeignSource):
         joints = {"joint_positions": options.joint_positions, "joint_targets": options.joint_targets}
         columns |= {name: stored[feature] for name, feature in joints.items() if feature is not None}
         intrinsics = self._intrinsics(stored, frames.size, self.files(index)[0], columns)
+        shown: Frames = frames
         if self.camera is not None:
             view = PinholeView(self.camera.of_size(frames.size), frames.size)
-            frames, intrinsics = UndistortedFrames(frames, view), view.intrinsics
+            shown, intrinsics = UndistortedFrames(frames, view), view.intrinsics
             columns |= {name: view.pixels(each) for name, each in columns.items() if holds_pixels(name, each)}
         seed = int(stored[SEED].reshape(-1)[0]) if SEED in beside else -1
         return Track(
-            frames=frames,
+            frames=shown,
             fps=layout.fps,
             source=f"LeRobot dataset {self.folder.name}, {self.ids[index]}",
             task=layout.task(row, stored),
