@@ -27,7 +27,7 @@ from serving import Wander
 
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("server killed", "client killed", "network killed", "client silent", "network silent")
-MOST_BEATS, STILL_BEATS = 300, 30  # of the robot's clock: until it rests, and for how long; a chunk has 150
+STILL_BEATS, CHUNK_COMMANDS = 30, 180  # a robot that rests; commands after which a chunk of 150 is over
 START_S = 60.0
 LOOKS_PER_S, COMMANDS = 5, 10  # a second; for each look
 
@@ -95,12 +95,16 @@ def killed(kind: str, robot: Any, loop: Loop, rng: np.random.Generator) -> bool:
         time.sleep(0.02)
     time.sleep(rng.uniform(0.0, 2.0))
     loop.end(kind)
-    begin, state = robot.report()["beats"], robot.report()
-    while min(state["still_beats"], state["beats"] - begin) < STILL_BEATS and state["beats"] < begin + 2 * MOST_BEATS:
-        time.sleep(0.05)
+    begin, until = robot.report(), time.monotonic() + START_S
+    while time.monotonic() < until:  # a client that lives carries its chunk out, however slowly; then it holds still
         state = robot.report()
-    moved = state["beats"] - state["still_beats"]  # at this beat
-    rests = state["still_beats"] >= STILL_BEATS and moved < begin + MOST_BEATS
+        heard = state["taken"] - begin["taken"]
+        rests = min(state["still_beats"], state["beats"] - begin["beats"]) >= STILL_BEATS
+        if rests and heard >= (CHUNK_COMMANDS if kind == KINDS[0] else 0):
+            break
+        time.sleep(0.05)
+    else:
+        rests = False
     part = kind.split()[0]
     loop.clear(part, *(["client"] if part == "network" else []))  # a client whose robot is lost ends
     return rests
