@@ -51,7 +51,8 @@ class Loop:
         self._parts: dict[str, subprocess.Popen] = {}
 
     def start(self) -> None:
-        """Start what isn't there."""
+        """Start what isn't there, or has ended."""
+        self.clear(*[name for name, process in self._parts.items() if process.poll() is not None])
         if "server" not in self._parts:
             self._server_port = self._started("server", "--serve", self._server_port)
         if "network" not in self._parts:
@@ -65,6 +66,10 @@ class Loop:
         """Kill a part, or stop it where it stands."""
         part, _, how = kind.partition(" ")
         self._parts[part].send_signal(signal.SIGSTOP if how == "silent" else signal.SIGKILL)
+
+    def lives(self, name: str) -> bool:
+        """Whether a part is there, and hasn't ended."""
+        return name in self._parts and self._parts[name].poll() is None
 
     def clear(self, *names: str) -> None:
         """Take these parts away."""
@@ -87,47 +92,48 @@ class Loop:
         return process.stdout.readline().strip()
 
 
-def killed(kind: str, robot: Any, loop: Loop, rng: np.random.Generator) -> bool:
-    """End one part of the loop at a random moment of motion: whether the robot came to rest."""
+def killed(kind: str, robot: Any, loop: Loop, rng: np.random.Generator) -> tuple[bool, bool]:
+    """End one part of the loop at a random moment of motion: whether the robot moved then, and whether it came to rest.
+
+    A client that lives carries its chunk out, however slowly; it has to hold still after that.
+    """
     loop.start()
     until = time.monotonic() + START_S
     while robot.report()["at_rest"] and time.monotonic() < until:
         time.sleep(0.02)
     time.sleep(rng.uniform(0.0, 2.0))
+    begin, until, rests = robot.report(), time.monotonic() + START_S, False
     loop.end(kind)
-    begin, until = robot.report(), time.monotonic() + START_S
-    while time.monotonic() < until:  # a client that lives carries its chunk out, however slowly; then it holds still
-        state = robot.report()
-        heard = state["taken"] - begin["taken"]
-        rests = min(state["still_beats"], state["beats"] - begin["beats"]) >= STILL_BEATS
-        if rests and heard >= (CHUNK_COMMANDS if kind == KINDS[0] else 0):
-            break
+    while not rests and time.monotonic() < until:
         time.sleep(0.05)
-    else:
-        rests = False
+        state = robot.report()
+        rests = min(state["still_beats"], state["beats"] - begin["beats"]) >= STILL_BEATS
+        if kind == KINDS[0] and loop.lives("client"):
+            rests = rests and state["taken"] - begin["taken"] >= CHUNK_COMMANDS
     part = kind.split()[0]
     loop.clear(part, *(["client"] if part == "network" else []))  # a client whose robot is lost ends
-    return rests
+    return not begin["at_rest"], rests
 
 
 def kills(count: int, rng: np.random.Generator) -> dict[str, Any]:
-    """So many kills of one robot: where it did not come to rest, and how near its commands came to the limits."""
+    """So many kills of one robot: how often it did not come to rest, and how near its commands came to the limits."""
     from dexworld.serving.simulated_robot import RobotConfig, SimulatedRobot
 
     robot = SimulatedRobot(RobotConfig(seed=916_000))
     robot.start()
-    moving, done = Counter[str](), Counter[str]()
+    moving, restless, done = 0, Counter[str](), Counter[str]()
     try:
         with SocketServer(ServerConfig(port=0), robot, "robot") as server, Loop(server.port) as loop:
             for number in range(count):
                 kind = KINDS[number % len(KINDS)]
+                moved, rests = killed(kind, robot, loop, rng)
                 done[kind] += 1
-                moving[kind] += not killed(kind, robot, loop, rng)
+                moving, restless[kind] = moving + moved, restless[kind] + (not rests)
         report = robot.report()
     finally:
         robot.stop()
     names = ("beyond_position", "share_of_velocity", "share_of_acceleration", "depth", "beats", "interventions")
-    figures = {"kills": dict(done), "not_at_rest": sum(moving.values()), "at_rest": report["at_rest"]}
+    figures = {"kills": dict(done), "moving_when_killed": moving, "not_at_rest": restless.total()}
     return figures | {name: report[name] for name in names}
 
 

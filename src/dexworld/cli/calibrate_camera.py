@@ -1,6 +1,5 @@
 """The verb `camera calibrate`: intrinsics and hand-eye pose from pictures of a board."""
 
-import logging
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,6 @@ from dexworld.data.readers.arrays import is_rigid
 from dexworld.data.rigid_poses import poses_of, rotations_of
 from dexworld.evaluation.results import write_results
 
-logger = logging.getLogger("dexworld")
 _PICTURES, _MUCH_PX = (".png", ".jpg", ".jpeg", ".bmp"), 1.0
 
 

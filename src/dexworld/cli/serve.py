@@ -28,7 +28,7 @@ class Serve:
         from dexworld.training.distributed import local_device
 
         service = PolicyService(self.policy, local_device(self.device))
-        gc.freeze()  # a collection that looks through models and libraries holds an answer up by 0.2 s
+        gc.freeze()  # so that no collection looks through models and libraries while an answer is due
         try:
             with SocketServer(self.server, service, "policy") as server:
                 server.wait()
