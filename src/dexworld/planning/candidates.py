@@ -103,8 +103,8 @@ class CandidateCost:
         chosen = self._screened(cheap)
         if chosen is None:
             self.model_candidates += len(samples)
-            return cheap + self.model(self.predict(rollout), self.goal)
-        model = self.model(self.predict(_select(rollout, chosen)), self.goal)
+            return cheap + self._model_costs(rollout)
+        model = self._model_costs(_select(rollout, chosen))
         self.model_candidates += len(chosen)
         finite = model.detach()[torch.isfinite(model.detach())]
         self._worst_model_cost = max([self._worst_model_cost, *finite.tolist()])
@@ -140,6 +140,17 @@ class CandidateCost:
         lag[self.robot.arm] = 0.0
         moved = targets - measured
         return measured + moved - torch.minimum(torch.maximum(moved, lag.clamp_max(0.0)), lag.clamp_min(0.0))
+
+    def model_costs(self, samples: Tensor) -> Tensor:
+        """Costs (N,) of joint targets (N, T, J) by the terms that need the model alone."""
+        return self.model(self.predict(self.kinematic_rollout(samples)), self.goal)
+
+    def _model_costs(self, rollout: Rollout) -> Tensor:
+        """The same of a kinematic rollout, by other processes where the dynamics has some."""
+        elsewhere = getattr(self.dynamics, "candidate_costs", None)
+        if elsewhere is None or torch.is_grad_enabled():
+            return self.model(self.predict(rollout), self.goal)
+        return elsewhere(self, rollout.joint_targets)
 
     def predict(self, rollout: Rollout) -> Rollout:
         """The rollout with what the terms ask the world model for: latents, keypoints, pictures, points."""
