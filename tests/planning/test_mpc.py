@@ -12,7 +12,8 @@ from dexworld.hands import RIGHT
 from dexworld.planning.cem import CEM
 from dexworld.planning.controls import DoNothing, KinematicsOnly, RandomTargets
 from dexworld.planning.gradient import Adam, GradientSolver, KinematicStart
-from dexworld.planning.mpc import MPCConfig, MPCPolicy
+from dexworld.planning.mpc import MPCPolicy
+from dexworld.planning.mpc_config import MPCConfig
 from dexworld.planning.objectives import HandOrientation, KeypointPixels, LatentDistance, Smoothness
 from dexworld.planning.presets import preset
 from dexworld.robots.franka_allegro import FrankaAllegro

@@ -16,7 +16,8 @@ from dexworld.planning.cem import CEM
 from dexworld.planning.controls import KinematicsOnly
 from dexworld.planning.gradient import KinematicStart
 from dexworld.planning.hand_space import HandSpaceSolver
-from dexworld.planning.mpc import MPCConfig, MPCPolicy
+from dexworld.planning.mpc import MPCPolicy
+from dexworld.planning.mpc_config import MPCConfig
 from dexworld.planning.objectives import JointLimits, KeepOut, KeypointPixels, LatentDistance, Smoothness, WeightedSum
 from dexworld.planning.point_goal import PointGoal
 from dexworld.planning.protocols import Dynamics, Solver
@@ -86,6 +87,8 @@ class PlannerOptions:
     """Candidates of each population that the world model sees; the rest is judged by kinematics."""
     max_batch: int | None = None
     """Candidates in one call of the world model, to bound memory."""
+    deadline_s: float | None = None
+    """Seconds that a plan may take: the search then returns its best so far."""
 
     def applied(self, preset: PlannerPreset) -> PlannerPreset:
         """The preset with these changes. Raises ValueError for values that its parts refuse."""
