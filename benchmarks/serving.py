@@ -2,6 +2,7 @@
 
 `--malformed` messages go to a server on loopback. `--kills` times a server or a client is killed, or a client falls
 silent, at a random moment while the simulated robot moves; each time the robot has to come to rest inside its limits.
+`--plans` plans have to be there after `--deadline-s`, and would take longer.
 """
 
 import os
@@ -113,6 +114,35 @@ def overhead(port: int, repeats: int) -> dict[str, float]:
     return dict(zip(("overhead_ms_p50", "overhead_ms_p99"), np.quantile(taken, (0.5, 0.99)).tolist(), strict=True))
 
 
+def overshoot(seconds: float, plans: int, seed: int) -> dict[str, Any]:
+    """How late plans are that have so many seconds, as shares of them, and how far their searches came.
+
+    Of a session's answers after the first, which also reads the goal.
+    """
+    from dexworld.planning.presets import PlannerOptions
+    from dexworld.serving.policy_service import PolicyConfig, PolicyService
+    from dexworld.sim.kitchen.kitchen_env import KitchenEnv
+    from dexworld.sim.kitchen.kitchen_tasks import draw_episodes
+
+    (episode,) = draw_episodes("reach", seed, 1)
+    environment = KitchenEnv()
+    environment.reset(options={"episode": episode})
+    seen = vars(environment.observe())
+    environment.close()
+    service = PolicyService(PolicyConfig(planning=PlannerOptions(iterations=1000, deadline_s=seconds)))
+    session = service.session()
+    session.answer(seen | {"goal": {"image": episode.goal_image}})
+    late, searches = [], []
+    for _ in range(plans):
+        began = time.perf_counter()
+        searches.append(session.answer(seen)["search"])
+        late.append((time.perf_counter() - began) / seconds - 1.0)
+    assert not any(each["complete"] for each in searches), "these searches need more candidates"
+    figures = dict(zip(("late_p50", "late_p99", "late_worst"), np.quantile(late, (0.5, 0.99, 1.0)).tolist(), strict=True))
+    names = ("rounds", "candidates")
+    return figures | {f"{name}_p50": float(np.median([each[name] for each in searches])) for name in names}
+
+
 def started(script: str, *words: str) -> subprocess.Popen:
     """A script of the repository in a process of its own, with this one's modules; what it says is read from it."""
     own = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -174,6 +204,8 @@ def main() -> None:
     arguments.add_argument("--malformed", type=int, default=10_000, help="messages")
     arguments.add_argument("--kills", type=int, default=15)
     arguments.add_argument("--repeats", type=int, default=300, help="observations that the overhead is of")
+    arguments.add_argument("--plans", type=int, default=100, help="plans that have a deadline")
+    arguments.add_argument("--deadline-s", type=float, default=1.0, help="seconds that they have")
     arguments.add_argument("--seed", type=int, default=916_000)
     arguments.add_argument("--wander", action="store_true", help="only serve a policy that wanders, for the kills")
     options = arguments.parse_args()
@@ -188,6 +220,8 @@ def main() -> None:
         figures: dict[str, Any] = {"malformed": dict(malformed(server.port, options.malformed, rng))}
         figures |= {"malformed_s": time.monotonic() - began, "failures": server.metrics.counts["failures"]}
         figures |= overhead(server.port, options.repeats)
+    if options.plans:
+        figures["deadline"] = overshoot(options.deadline_s, options.plans, options.seed)
     if options.kills:
         figures |= kills(options.kills, rng)
     write_and_print(options.output, figures)

@@ -268,3 +268,35 @@ def test_the_model_gets_images_of_its_own_size():
     policy = KinematicsOnly(NarrowDynamics(), KINEMATICS, KeypointPixels(), config=MPCConfig(image_size=NARROW))
     policy.reset(image_of(moved()))
     assert policy.goal.pixels.shape == (12, 2)
+
+
+@pytest.mark.parametrize("start", [None, KinematicStart(CEM(samples=30, elites=4, iterations=2))])
+def test_a_plan_from_where_the_arm_will_be_is_the_plan_that_is_made_there(start):
+    goal, plans, contexts = moved(seed=1), [], []
+    for ahead in (False, True):
+        dynamics = ToyDynamics()
+        policy = policy_of(dynamics=dynamics, kinematic_start=start, replan="fixed")
+        policy.reset(image_of(goal))
+        first = policy.act(observation(REST))
+        if ahead:
+            policy.act(observation(REST), first[None])
+        else:
+            policy.act(observation(first))
+        plans.append(policy.plan.actions)
+        contexts.append(dynamics.started[-1])
+        assert len(policy._history) == (1 if ahead else 2)  # what was only expected is not kept
+    assert torch.allclose(*plans, atol=0.02)
+    (latents, motion), (expected, foreseen) = contexts
+    assert torch.allclose(latents, expected, atol=0.02)
+    assert torch.allclose(motion.deltas, foreseen.deltas, atol=1e-4)
+
+
+def test_after_several_steps_a_plan_begins_with_what_is_left_of_the_last_one():
+    policy = policy_of(rewiden=0.5, replan="fixed")
+    run(policy, moved(), moves=1)
+    first = policy.plan
+    scene, _ = policy._scene(observation(REST))
+    later = policy._initial(scene, 3, 2)
+    assert torch.equal(later.mean, first.actions[[2, 2, 2]])
+    policy.act(observation(REST), first.actions[:2].numpy())
+    assert policy.statistics[-1].horizon == 3

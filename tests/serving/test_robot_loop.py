@@ -5,11 +5,17 @@ import time
 import numpy as np
 import pytest
 
+from dexworld.data.datasets import open_dataset
+from dexworld.data.prepare.job import PrepareConfig, prepare
+from dexworld.data.readers import ReaderOptions
+from dexworld.data.readers.robot_run import RobotRunOptions
+from dexworld.data.store.store_settings import PrepareSettings
+from dexworld.hands import RIGHT, WRIST
 from dexworld.serving.policy_service import PolicyConfig, PolicyService
 from dexworld.serving.serve_config import ServerConfig
 from dexworld.serving.simulated_robot import RobotConfig, SimulatedRobot
 from dexworld.serving.socket_server import SocketServer
-from dexworld_client import Client, ControlLoop, JointLimits, ServerError
+from dexworld_client import Client, ControlLoop, JointLimits, Recorder, ServerError
 from serving_fixtures import KINDS, NAMES, RobotLink, killed, started
 
 SEED = 916_000
@@ -84,6 +90,34 @@ def test_lost_frames_are_looked_for_again_and_commands_keep_the_robots_beat():
     assert robot.commands[-1][1] - robot.commands[0][1] == pytest.approx(-0.2, abs=1e-3)
     assert not {"velocity", "position", "order", "stale"} & set(loop.filter.counts)
     assert_unharmed(report)
+
+
+def test_a_recorded_run_becomes_a_store_to_train_from(kitchen, tmp_path):
+    robot, address = kitchen
+    link = RobotLink(address)
+    facts = {"robot": "franka-allegro", "task": "raise the arm"}
+    with SocketServer(ServerConfig(port=0), Rise(), "rise") as policy, Recorder(tmp_path / "runs" / "one", **facts) as file:
+        with Client(f"ws://127.0.0.1:{policy.port}") as client:
+            limits = JointLimits(**link.facts["limits"])
+            ControlLoop(link, client, limits, max_age_s=100.0, paced=True, recorder=file).run(1)
+            file.write(frame={"image": "an end that is torn off"})
+    link.close()
+    run = tmp_path / "runs" / "one.run"
+    run.write_bytes(run.read_bytes()[:-5])
+    commands = np.stack(robot.commands)
+    options = {"settings": PrepareSettings(height=112), "workers": 1}
+    slow = ReaderOptions(robot_run=RobotRunOptions(longest_gap_s=60.0))  # a machine that others use
+    assert prepare(PrepareConfig(run.parent, tmp_path / "store", **options, reader=slow)).ok
+    (episode,) = open_dataset(tmp_path / "store")
+    assert (episode.task, episode.fps, len(episode) >= 3) == ("raise the arm", 5.0, True)
+    assert episode.frames.read([0]).shape == (1, 112, 196, 3)
+    moved = np.abs(episode["joint_targets"][:, None] - commands).max(-1).min(1)
+    assert moved.max() < 0.02  # the commands; the robot brakes by itself where they come late
+    assert episode.keypoints_valid[:, RIGHT].all()
+    assert np.ptp(episode.keypoints_world[:, WRIST + RIGHT.start], axis=0).max() > 0.01  # the hand moves
+    assert (np.diff(episode["joint_positions"][:, 1]) < 1e-3).all()
+    with pytest.raises(FileExistsError):
+        Recorder(run)
 
 
 def test_only_one_client_commands_and_in_order(kitchen):

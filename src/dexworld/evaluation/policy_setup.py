@@ -25,7 +25,7 @@ def policy_setup(
     if model is None:
         return PolicySetup(task, environment, planner=planner, **options)
     # Rounding to bfloat16 is far below the model's own error; the paper's planner stays as it is.
-    dynamics: Any = (BFloat16Rollouts if planner == "cpu" else CheckedRollouts)(model, what or task)
+    dynamics: Any = (CheckedRollouts if planner == "paper" else BFloat16Rollouts)(model, what or task)
     changes = {"max_history": model.config.num_context, "image_size": model.config.image_size}
     changes["keep_out"] = getattr(environment, "keep_out", ())
     return PolicySetup(task, environment, dynamics, planner, changes=changes, **options)

@@ -1,7 +1,7 @@
 """Planners that are ready to use, and what changes in them from one task to the next.
 
-`paper` is the paper's; `cpu` plans an episode of three moves in 3 s on one CPU core. The paper changes planners by hand
-too: an orientation term for grasping, a smaller finger spread for placing (section 4.4 and appendix C).
+`paper` is the paper's; `cpu` plans an episode of three moves in 3 s on one CPU core; `realtime` is `cpu` with half the
+rounds, to plan once a second with the paper's largest model on one GPU. The paper changes planners by hand too: an orientation term for grasping, a smaller finger spread for placing (section 4.4 and appendix C).
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from dexworld.planning.approach import Approach
 from dexworld.planning.candidates import ModelConfig
 from dexworld.planning.cem import CEM
 from dexworld.planning.controls import KinematicsOnly
-from dexworld.planning.gradient import KinematicStart
+from dexworld.planning.gradient import Adam, GradientSolver, KinematicStart
 from dexworld.planning.hand_space import HandSpaceSolver
 from dexworld.planning.mpc import MPCPolicy
 from dexworld.planning.mpc_config import MPCConfig
@@ -131,7 +131,23 @@ def cpu() -> PlannerPreset:
     return PlannerPreset(objective, solver, MPCConfig(kinematic_start=KinematicStart(), model=model))
 
 
-PRESETS: dict[str, Callable[[], PlannerPreset]] = {"paper": paper, "cpu": cpu}
+def realtime() -> PlannerPreset:
+    """`cpu` with half its rounds and a shorter kinematic start: 2 x 24 model candidates per plan."""
+    return _hurried(cpu())
+
+
+def _hurried(chosen: PlannerPreset) -> PlannerPreset:
+    """The preset with half its rounds, always looking its whole horizon ahead, so that an arm has steps to carry out
+    while the next plan is made. Later plans are warm starts, as always: they begin with the rest of the last one.
+    """
+    search: Any = chosen.solver.solver if isinstance(chosen.solver, HandSpaceSolver) else chosen.solver
+    fewer = PlannerOptions(iterations=search.iterations // 2, replan="fixed").applied(chosen)
+    start = KinematicStart(GradientSolver(restarts=2, adam=Adam(steps=25)))
+    return replace(fewer, config=replace(fewer.config, kinematic_start=fewer.config.kinematic_start and start))
+
+
+PRESETS: dict[str, Callable[[], PlannerPreset]] = {"paper": paper, "cpu": cpu, "realtime": realtime}
+Planner = Literal["cpu", "paper", "realtime"]
 
 
 def preset(name: str) -> PlannerPreset:
@@ -144,11 +160,13 @@ def preset(name: str) -> PlannerPreset:
 def task_preset(name: str, task: str, points: bool = False, subgoals: bool = True) -> PlannerPreset:
     """The planner preset `name` for `task` (of `FINGER_STD` or `LIKE`). Raises ValueError for an unknown name or task.
 
-    points: whether the world model follows points; `cpu` then pushes by them, and picks and places by them over
+    `realtime` is `cpu` in a hurry. points: whether the world model follows points; `cpu` then pushes by them, and picks and places by them over
     sub-goals. subgoals: False leaves those out, for comparison. `paper` changes nothing but the finger
     spread of placing. With `cpu`, placing and pushing search over straight hand translations: what is held or pushed
     needs a hand that does not turn, and nine numbers need fewer roll-outs than 69.
     """
+    if name == "realtime":
+        return _hurried(task_preset("cpu", task, points, subgoals))
     if task in SUBGOALS and name == "cpu" and points:
         config = MPCConfig(replan="fixed", model=ModelConfig(contact_deadband=False))
         if subgoals:

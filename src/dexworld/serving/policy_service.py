@@ -17,17 +17,15 @@ from dexworld.models.world_model import load_world_model
 from dexworld.options import from_dict
 from dexworld.planning.mpc import MPCPolicy
 from dexworld.planning.policies import make_policy
-from dexworld.planning.presets import PlannerOptions
+from dexworld.planning.presets import Planner, PlannerOptions
 from dexworld.planning.sentence_goal import sentence_points
 from dexworld.planning.subgoals import SubgoalPolicy
 from dexworld.robots.boxes import Box
 from dexworld.robots.environment import Workplace
-from dexworld.robots.franka_allegro import FrankaAllegro
-from dexworld.robots.franka_gripper import FrankaGripper
+from dexworld.robots.franka_robots import ROBOTS
 from dexworld.robots.observation import Observation
 
 logger = logging.getLogger(__name__)
-ROBOTS = {"franka-allegro": FrankaAllegro, "franka-gripper": FrankaGripper}
 STEP_SECONDS = 1.0  # of one joint target, as the models were trained
 _STANDING = ("world_from_camera", "world_from_base", "intrinsics")  # may be left out while they don't change
 _LARGEST = 1e6  # metres, radians, pixels
@@ -47,8 +45,8 @@ class PolicyConfig:
     """Folder or hub id of a policy that `dexworld train policy` made, on the latents of --checkpoint."""
     task: str = "reach"
     """What the planner's preset is made for: reach, grasp, place, push, pick_place, push_around."""
-    planner: Literal["cpu", "paper"] = "cpu"
-    """Planner preset; `paper` is {T, N, K, L} = {3, 512, 10, 10}."""
+    planner: Planner = "cpu"
+    """Planner preset; `paper` is {T, N, K, L} = {3, 512, 10, 10}, `realtime` is `cpu` with half its rounds."""
     planning: PlannerOptions = field(default_factory=PlannerOptions)
     robot: Literal["franka-allegro", "franka-gripper"] = "franka-allegro"
     """Who acts."""
