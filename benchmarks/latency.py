@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from common import interval_values, parser, write_and_print
+from common import interval_values, parser, write_results
 from dexworld.evaluation.intervals import bootstrap_mean, wilson
 from dexworld.planning.presets import PRESETS, PlannerOptions
 from dexworld.robots.observation import Observation
@@ -49,7 +49,7 @@ class Robot:
         self.now += PERIOD_S
 
 
-def played(episode: TaskEpisode, service: Any, latency: float, ahead: bool, seconds: float) -> dict[str, float]:
+def play(episode: TaskEpisode, service: Any, latency: float, ahead: bool, seconds: float) -> dict[str, float]:
     """Play an episode for so many seconds, answers coming after `latency`, as `ControlLoop` does."""
     robot, session = Robot(episode), service.session()
     follower = Follower(robot.limits.names, PERIOD_S, 2 * seconds, lambda: robot.now)
@@ -90,10 +90,11 @@ def main() -> None:
     planning = PlannerOptions(replan="fixed")  # an arm that plans ahead needs steps to carry out meanwhile
     service = PolicyService(PolicyConfig(task=options.task, planner=options.planner, planning=planning))
     episodes = list(draw_episodes(options.task, options.seed, options.episodes))
+    known = {name: getattr(options, name) for name in ("task", "planner", "seconds", "seed", "episodes")}
     points: dict[str, Any] = {}
     for latency in options.latencies:
         for way in ("blocking", "ahead"):
-            rows = [played(each, service, latency, way == "ahead", options.seconds) for each in episodes]
+            rows = [play(each, service, latency, way == "ahead", options.seconds) for each in episodes]
             distances = np.array([row["distance_m"] for row in rows])
             points[f"{way} {latency:g} s"] = {
                 "success": interval_values(wilson(int(sum(row["success"] for row in rows)), len(rows))),
@@ -101,8 +102,9 @@ def main() -> None:
                 "asked": float(np.mean([row["asked"] for row in rows])),
                 "moving_s": float(np.mean([row["moving_s"] for row in rows])),
             }
-    known = {name: getattr(options, name) for name in ("task", "planner", "seconds", "seed", "episodes")}
-    write_and_print(options.output, known | {"points": points, "cpu_s": time.process_time() - began})
+            write_results(options.output, known | {"points": points, "cpu_s": time.process_time() - began})
+    for name, point in points.items():
+        print(f"{name:16} {100 * point['success']['value']:.0f} % at {100 * point['distance_m']['value']:.1f} cm")
 
 
 if __name__ == "__main__":

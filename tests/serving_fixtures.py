@@ -9,6 +9,7 @@ for folder in ("benchmarks", "examples"):
 
 from kitchen_client import RobotLink  # noqa: E402, F401
 
+from latency import play  # noqa: E402, F401
 from serving import KINDS, NAMES, killed, malformed, started  # noqa: E402, F401
 
 

@@ -15,8 +15,9 @@ from dexworld.serving.policy_service import PolicyConfig, PolicyService
 from dexworld.serving.serve_config import ServerConfig
 from dexworld.serving.simulated_robot import RobotConfig, SimulatedRobot
 from dexworld.serving.socket_server import SocketServer
+from dexworld.sim.kitchen.kitchen_tasks import draw_episodes
 from dexworld_client import Client, ControlLoop, JointLimits, Recorder, ServerError
-from serving_fixtures import KINDS, NAMES, RobotLink, killed, started
+from serving_fixtures import KINDS, NAMES, RobotLink, killed, play, started
 
 SEED = 916_000
 
@@ -144,8 +145,25 @@ def test_only_one_client_commands_and_in_order(kitchen):
     assert_unharmed(report)
 
 
+def test_in_simulated_time_an_arm_that_plans_ahead_does_more_in_the_same_seconds_and_the_same_every_time():
+    (episode,) = draw_episodes("reach", SEED, 1)
+    steps = {}
+    for ahead in (False, True, True):
+        service = Rise(0.1)
+        done = play(episode, service, 0.9, ahead, 4.0)
+        assert steps.setdefault(ahead, done) == done
+        starts = [message.get("underway", message["joint_targets"][None])[-1, 1] for message in service.told]
+        np.testing.assert_allclose(np.diff(starts), -0.1, atol=1e-3)  # each chunk begins where the last one ends
+    assert steps[True]["moving_s"] > 1.4 * steps[False]["moving_s"]
+    assert steps[True]["asked"] == 5
+    assert steps[False]["asked"] == 3
+
+
 class Rise:
-    """A policy that raises the arm."""
+    """A policy that raises the arm, so many radians a step; `told` are its observations."""
+
+    def __init__(self, step=0.2):
+        self.step, self.told = step, []
 
     def metadata(self):
         return {}
@@ -154,9 +172,10 @@ class Rise:
         return self
 
     def answer(self, message):
-        target = message["joint_targets"].copy()
-        target[1] -= 0.2
-        return {"actions": target[None], "joints": NAMES}
+        self.told.append(message)
+        target = message.get("underway", message["joint_targets"][None])[-1].copy()
+        target[1] -= self.step
+        return {"actions": target[None], "joints": NAMES, "step_seconds": 1.0, "execute": 1}
 
     def close(self):
         pass
