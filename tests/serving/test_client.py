@@ -61,6 +61,8 @@ def test_a_chunk_that_grows_old_on_the_way_is_given_up():
     assert not isinstance(follower.wanted(), str)
     time.sleep(0.06)
     assert [follower.wanted(), follower.wanted()] == ["stale", "idle"]
+    assert follower.take(chunk(sequence=2, age=0.04), np.zeros(2)) == "stale"  # planned ahead of a way that ended
+    assert follower.take(chunk(sequence=3), np.zeros(2)) is None
 
 
 AHEAD = ((0.2, 0.0), (0.2, 0.4), (0.0, 0.4))

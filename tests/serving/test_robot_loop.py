@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from dexworld.data.datasets import open_dataset
+from dexworld.data.lerobot.layout import open_layout
 from dexworld.data.prepare.job import PrepareConfig, prepare
 from dexworld.data.readers import ReaderOptions
 from dexworld.data.readers.robot_run import RobotRunOptions
@@ -109,6 +110,7 @@ def test_a_recorded_run_becomes_a_store_to_train_from(kitchen, tmp_path):
     options = {"settings": PrepareSettings(height=112), "workers": 1}
     slow = ReaderOptions(robot_run=RobotRunOptions(longest_gap_s=60.0))  # a machine that others use
     assert prepare(PrepareConfig(run.parent, tmp_path / "store", **options, reader=slow)).ok
+    assert {"observation.state", "action", "interventions"} <= set(open_layout(tmp_path / "store").features)  # LeRobot's
     (episode,) = open_dataset(tmp_path / "store")
     assert (episode.task, episode.fps, len(episode) >= 3) == ("raise the arm", 5.0, True)
     assert episode.frames.read([0]).shape == (1, 112, 196, 3)

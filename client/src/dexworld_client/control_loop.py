@@ -22,7 +22,7 @@ MOVING = 0.8  # of a step; then the arm settles
 
 
 class Robot(Protocol):
-    """What the loop asks of a robot; it needs no lock, `observe` and `command` come from two threads."""
+    """What the loop asks of a robot; it needs no lock. `command` comes from a thread of its own."""
 
     def observe(self) -> tuple[dict[str, Any], float]:
         """What the policy takes, and when it was seen, `time.time()`."""
@@ -49,6 +49,7 @@ class Follower:
         self._way: tuple[Chunk, np.ndarray] | None = None  # with the waypoints (T + 1, J)
         self._next: tuple[Chunk, np.ndarray] | None = None
         self._sequence = self._commands = self._steps = 0
+        self._dropped_at = -math.inf
 
     def take(self, chunk: Chunk, start: np.ndarray) -> str | None:
         """Begin a chunk at positions `start` (J,) when what is under way is over; else the reason why it is refused."""
@@ -58,14 +59,15 @@ class Follower:
             return "not_finite"
         if chunk.sequence <= self._sequence:
             return "order"
-        if not 0 <= self._clock() - chunk.observed_at <= self.max_age_s:
+        age = self._clock() - chunk.observed_at
+        if not 0 <= age <= self.max_age_s or chunk.observed_at < self._dropped_at:
             return "stale"
         self._sequence, self._next = chunk.sequence, (chunk, np.concatenate([start[None], chunk.actions]))
         return None
 
     def drop(self) -> None:
-        """Want nothing any more: the filter brakes."""
-        self._way = self._next = None
+        """Want nothing any more: the filter brakes. Chunks of what was seen before begin elsewhere, and are refused."""
+        self._way, self._next, self._dropped_at = None, None, self._clock()
 
     @property
     def waiting(self) -> bool:
