@@ -105,20 +105,24 @@ class CandidateCost:
             return cheap
         chosen = self._screened(cheap)
         if chosen is None:
-            return cheap + self._model_costs(rollout, len(samples))
-        model = self._model_costs(_select(rollout, chosen), len(chosen))
+            return cheap + self._in_time(rollout, len(samples))
+        model = self._in_time(_select(rollout, chosen), len(chosen))
         finite = model.detach()[torch.isfinite(model.detach())]
         self._worst_model_cost = max([self._worst_model_cost, *finite.tolist()])
         rest = torch.full_like(cheap, self._worst_model_cost if len(finite) else math.inf)
         return cheap + rest.index_copy(0, chosen, model)
 
-    def _model_costs(self, rollout: Rollout, count: int) -> Tensor:
+    def _in_time(self, rollout: Rollout, count: int) -> Tensor:
+        """Model costs (N,) of a kinematic rollout of N = `count` candidates, as many as the deadline allows."""
+
         def some(part: slice) -> Tensor:
             self.model_candidates += part.stop - part.start
-            chosen = rollout if part == slice(0, count) else _select(rollout, part)
-            return self.model(self.predict(chosen), self.goal)
+            return self._model_costs(rollout if part == slice(0, count) else _select(rollout, part))
 
         return self._deadline.costs(some, count)
+
+    def _model_costs(self, rollout: Rollout) -> Tensor:
+        return self.model(self.predict(rollout), self.goal)
 
     @torch.no_grad()
     def imagine(self, actions: Tensor) -> Rollout:
