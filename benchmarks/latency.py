@@ -56,7 +56,7 @@ def play(episode: TaskEpisode, service: Any, latency: float, ahead: bool, second
     coming: tuple[float, Chunk, np.ndarray] | None = None  # when, what, and where it begins
     asked = moving = 0
     while robot.now < seconds:
-        if coming is None and (follower.done or ahead and not follower.waiting):
+        if coming is None and (follower.done or (ahead and not follower.waiting)):
             underway = follower.underway(latency if ahead else 0.0)
             goal = {} if asked else {"goal": {"image": episode.goal_image, "seed": episode.seed}}
             asked += 1

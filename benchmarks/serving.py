@@ -138,7 +138,9 @@ def overshoot(seconds: float, plans: int, seed: int) -> dict[str, Any]:
         searches.append(session.answer(seen)["search"])
         late.append((time.perf_counter() - began) / seconds - 1.0)
     assert not any(each["complete"] for each in searches), "these searches need more candidates"
-    figures = dict(zip(("late_p50", "late_p99", "late_worst"), np.quantile(late, (0.5, 0.99, 1.0)).tolist(), strict=True))
+    figures = dict(
+        zip(("late_p50", "late_p99", "late_worst"), np.quantile(late, (0.5, 0.99, 1.0)).tolist(), strict=True)
+    )
     names = ("rounds", "candidates")
     return figures | {f"{name}_p50": float(np.median([each[name] for each in searches])) for name in names}
 

@@ -199,7 +199,7 @@ def test_waypoints_stay_within_limits_boxes_and_reach(config, tmp_path):
     assert service.place.keep_out == (((0.3, -1.0, -1.0), (1.5, 1.0, 0.0)),)
     session, limits = service.session(), service.limits
     assert not service.metadata()["underway"]
-    with pytest.raises(ValueError, match="random doesn't plan ahead"):
+    with pytest.raises(ValueError, match="random acts on what it sees"):
         service.session().answer(observation(goal={"image": picture(7)}, underway=READY[None]))
     for _ in range(5):
         answer = session.answer(observation(goal={"image": picture(7)}))

@@ -98,11 +98,14 @@ def test_a_recorded_run_becomes_a_store_to_train_from(kitchen, tmp_path):
     robot, address = kitchen
     link = RobotLink(address)
     facts = {"robot": "franka-allegro", "task": "raise the arm"}
-    with SocketServer(ServerConfig(port=0), Rise(), "rise") as policy, Recorder(tmp_path / "runs" / "one", **facts) as file:
-        with Client(f"ws://127.0.0.1:{policy.port}") as client:
-            limits = JointLimits(**link.facts["limits"])
-            ControlLoop(link, client, limits, max_age_s=100.0, paced=True, recorder=file).run(1)
-            file.write(frame={"image": "an end that is torn off"})
+    with (
+        SocketServer(ServerConfig(port=0), Rise(), "rise") as policy,
+        Client(f"ws://127.0.0.1:{policy.port}") as client,
+        Recorder(tmp_path / "runs" / "one", **facts) as file,
+    ):
+        limits = JointLimits(**link.facts["limits"])
+        ControlLoop(link, client, limits, max_age_s=100.0, paced=True, recorder=file).run(1)
+        file.write(frame={"image": "an end that is torn off"})
     link.close()
     run = tmp_path / "runs" / "one.run"
     run.write_bytes(run.read_bytes()[:-5])
@@ -110,7 +113,8 @@ def test_a_recorded_run_becomes_a_store_to_train_from(kitchen, tmp_path):
     options = {"settings": PrepareSettings(height=112), "workers": 1}
     slow = ReaderOptions(robot_run=RobotRunOptions(longest_gap_s=60.0))  # a machine that others use
     assert prepare(PrepareConfig(run.parent, tmp_path / "store", **options, reader=slow)).ok
-    assert {"observation.state", "action", "interventions"} <= set(open_layout(tmp_path / "store").features)  # LeRobot's
+    features = open_layout(tmp_path / "store").features  # as LeRobot has them
+    assert {"observation.state", "action", "interventions"} <= set(features)
     (episode,) = open_dataset(tmp_path / "store")
     assert (episode.task, episode.fps, len(episode) >= 3) == ("raise the arm", 5.0, True)
     assert episode.frames.read([0]).shape == (1, 112, 196, 3)

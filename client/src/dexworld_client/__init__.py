@@ -7,6 +7,6 @@ from dexworld_client.packing import MessageError, packed, unpacked
 from dexworld_client.recorder import Recorder
 
 __all__ = [
-    "Chunk", "Client", "ControlLoop", "Follower", "JointFilter", "JointLimits", "MessageError", "Recorder", "ServerError",
-    "packed", "unpacked",
+    "Chunk", "Client", "ControlLoop", "Follower", "JointFilter", "JointLimits", "MessageError", "Recorder",
+    "ServerError", "packed", "unpacked",
 ]  # fmt: skip

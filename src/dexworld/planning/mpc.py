@@ -41,7 +41,7 @@ def _kept(cost: CandidateCost, initial: Gaussian) -> Plan:
 
 @dataclass(frozen=True)
 class _Frame:
-    """A frame that was observed or is expected: latents (P, D) or None, joints (J,), camera pose (4, 4), and its step."""
+    """A frame, seen or expected: latents (P, D) or None, joints (J,), camera pose (4, 4); and its step."""
 
     latents: Tensor | None
     joint_positions: Tensor

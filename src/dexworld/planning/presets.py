@@ -1,7 +1,8 @@
 """Planners that are ready to use, and what changes in them from one task to the next.
 
-`paper` is the paper's; `cpu` plans an episode of three moves in 3 s on one CPU core; `realtime` is `cpu` with half the
-rounds, to plan once a second with the paper's largest model on one GPU. The paper changes planners by hand too: an orientation term for grasping, a smaller finger spread for placing (section 4.4 and appendix C).
+`paper` is the paper's; `cpu` plans an episode of three moves in 3 s on one CPU core; `realtime` is `cpu` with half its
+rounds. The paper changes planners by hand too: an orientation term for grasping, a smaller finger spread for placing
+(section 4.4 and appendix C).
 """
 
 from collections.abc import Callable
@@ -160,10 +161,10 @@ def preset(name: str) -> PlannerPreset:
 def task_preset(name: str, task: str, points: bool = False, subgoals: bool = True) -> PlannerPreset:
     """The planner preset `name` for `task` (of `FINGER_STD` or `LIKE`). Raises ValueError for an unknown name or task.
 
-    `realtime` is `cpu` in a hurry. points: whether the world model follows points; `cpu` then pushes by them, and picks and places by them over
-    sub-goals. subgoals: False leaves those out, for comparison. `paper` changes nothing but the finger
-    spread of placing. With `cpu`, placing and pushing search over straight hand translations: what is held or pushed
-    needs a hand that does not turn, and nine numbers need fewer roll-outs than 69.
+    points: whether the world model follows points; `cpu` then pushes by them, and picks and places by them over
+    sub-goals. subgoals: False leaves those out, for comparison. `realtime` changes as `cpu` does, `paper` nothing but
+    the finger spread of placing. With `cpu`, placing and pushing search over straight hand translations: what is held
+    or pushed needs a hand that does not turn, and nine numbers need fewer roll-outs than 69.
     """
     if name == "realtime":
         return _hurried(task_preset("cpu", task, points, subgoals))

@@ -187,7 +187,7 @@ class PolicySession:
         start, ahead = observation.joint_targets, {}
         if "underway" in message:
             if not self._service.ahead:
-                raise ValueError(f"{self._service.config.policy} doesn't plan ahead of what it sees: send no `underway`")
+                raise ValueError(f"{self._service.config.policy} acts on what it sees: send no `underway`")
             underway = _array("underway", message["underway"]).astype(float)
             if underway.ndim != 2 or not 1 <= len(underway) <= _MOST_UNDERWAY:
                 raise ValueError(f"underway must be (U, J), U at most {_MOST_UNDERWAY}, not {underway.shape}")

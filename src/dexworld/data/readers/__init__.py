@@ -75,7 +75,9 @@ LAYOUTS: dict[str, Layout] = {
         robocasa.open_robocasa,
         "robocasa",
     ),
-    "robot-run": Layout("*.run, as a robot's client records them", robot_run.recognises, robot_run.open_robot_runs, "robot_run"),
+    "robot-run": Layout(
+        "*.run, as a robot's client records them", robot_run.recognises, robot_run.open_robot_runs, "robot_run"
+    ),
 }
 
 

@@ -176,7 +176,7 @@ def _rows_at(stamps: np.ndarray, fps: float, longest_gap: float, path: Path) -> 
     if gaps.max(initial=0.0) > longest_gap:
         where = f"{stamps[gaps.argmax()] - stamps[0]:.1f} s after the first frame"
         raise CorruptEpisodeError(
-            f"{path}: no frame for {gaps.max():.1f} s, {where}; the option robot_run.longest_gap_s says how long is fine"
+            f"{path}: no frame for {gaps.max():.1f} s, {where}; the option robot_run.longest_gap_s allows longer ones"
         )
     ticks = stamps[0] + np.arange(int((stamps[-1] - stamps[0]) * fps) + 1) / fps
     return [int(order[np.abs(stamps - tick).argmin()]) for tick in ticks]
