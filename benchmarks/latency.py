@@ -21,6 +21,8 @@ from dexworld.sim.kitchen.kitchen_env import KitchenEnv
 from dexworld.sim.kitchen.kitchen_tasks import ALL_TASKS, TaskEpisode, draw_episodes
 from dexworld_client import Chunk, Follower
 
+WAYS = ("blocking", "ahead")
+
 
 class Robot:
     """The kitchen behind its filter, in simulated time; `now` is its clock."""
@@ -54,14 +56,16 @@ def play(episode: TaskEpisode, service: Any, latency: float, ahead: bool, second
     robot, session = Robot(episode), service.session()
     follower = Follower(robot.limits.names, PERIOD_S, 2 * seconds, lambda: robot.now)
     coming: tuple[float, Chunk, np.ndarray] | None = None  # when, what, and where it begins
-    asked = moving = 0
+    asked, moving, cpu = 0, 0, 0.0
     while robot.now < seconds:
         if coming is None and (follower.done or (ahead and not follower.waiting)):
             underway = follower.underway(latency if ahead else 0.0)
             goal = {} if asked else {"goal": {"image": episode.goal_image, "seed": episode.seed}}
             asked += 1
             message = robot.observe() | goal | ({"underway": underway} if len(underway) else {})
+            began = time.process_time()
             answer = session.answer(message | {"sequence": asked, "observed_at": robot.now})
+            cpu += time.process_time() - began
             facts = answer["step_seconds"], answer["execute"], tuple(answer["joints"]), asked, robot.now, {}
             start = underway[-1] if len(underway) else robot.filter.positions
             coming = robot.now + latency, Chunk(answer["actions"], *facts), start
@@ -70,7 +74,7 @@ def play(episode: TaskEpisode, service: Any, latency: float, ahead: bool, second
             coming = None
         robot.command(follower.wanted())
         moving += not robot.filter.at_rest
-    done = {"distance_m": robot.environment.distance(), "asked": asked, "moving_s": moving * PERIOD_S}
+    done = {"distance_m": robot.environment.distance(), "asked": asked, "moving_s": moving * PERIOD_S, "plan_cpu_s": cpu / asked}
     done |= {"success": float(robot.environment.success())}
     robot.environment.close()
     return done
@@ -84,6 +88,7 @@ def main() -> None:
     arguments.add_argument("--task", choices=ALL_TASKS, default="reach")
     arguments.add_argument("--planner", choices=PRESETS, default="realtime")
     arguments.add_argument("--latencies", type=float, nargs="+", default=[0.0, 0.5, 1.0, 2.0, 3.0], help="seconds")
+    arguments.add_argument("--ways", choices=WAYS, nargs="+", default=WAYS)
     arguments.add_argument("--seconds", type=float, default=6.0, help="of the robot's time, of an episode")
     options = arguments.parse_args()
     began = time.process_time()
@@ -93,14 +98,13 @@ def main() -> None:
     known = {name: getattr(options, name) for name in ("task", "planner", "seconds", "seed", "episodes")}
     points: dict[str, Any] = {}
     for latency in options.latencies:
-        for way in ("blocking", "ahead"):
+        for way in options.ways:
             rows = [play(each, service, latency, way == "ahead", options.seconds) for each in episodes]
             distances = np.array([row["distance_m"] for row in rows])
             points[f"{way} {latency:g} s"] = {
                 "success": interval_values(wilson(int(sum(row["success"] for row in rows)), len(rows))),
                 "distance_m": interval_values(bootstrap_mean(distances, np.random.default_rng(0))),
-                "asked": float(np.mean([row["asked"] for row in rows])),
-                "moving_s": float(np.mean([row["moving_s"] for row in rows])),
+                **{name: float(np.mean([row[name] for row in rows])) for name in ("asked", "moving_s", "plan_cpu_s")},
             }
             write_results(options.output, known | {"points": points, "cpu_s": time.process_time() - began})
     for name, point in points.items():

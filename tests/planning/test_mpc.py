@@ -291,6 +291,13 @@ def test_a_plan_from_where_the_arm_will_be_is_the_plan_that_is_made_there(start)
     assert torch.allclose(motion.deltas, foreseen.deltas, atol=1e-4)
 
 
+def test_the_goal_and_every_frame_are_encoded_once(monkeypatch):
+    dynamics, encoded = ToyDynamics(), []
+    monkeypatch.setattr(dynamics, "encode", lambda image: (encoded.append(1), ToyDynamics.encode(dynamics, image))[1])
+    run(policy_of(dynamics=dynamics, solver=CEM(8, 2, 1)), moved(), moves=3)
+    assert len(encoded) == 1 + 3
+
+
 def test_after_several_steps_a_plan_begins_with_what_is_left_of_the_last_one():
     policy = policy_of(rewiden=0.5, replan="fixed")
     run(policy, moved(), moves=1)

@@ -157,6 +157,7 @@ def test_in_simulated_time_an_arm_that_plans_ahead_does_more_in_the_same_seconds
     for ahead in (False, True, True):
         service = Rise(0.1)
         done = play(episode, service, 0.9, ahead, 4.0)
+        assert done.pop("plan_cpu_s") > 0
         assert steps.setdefault(ahead, done) == done
         starts = [message.get("underway", message["joint_targets"][None])[-1, 1] for message in service.told]
         np.testing.assert_allclose(np.diff(starts), -0.1, atol=1e-3)  # each chunk begins where the last one ends
