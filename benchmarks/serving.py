@@ -1,7 +1,7 @@
 """What a socket costs, and what survives nonsense: `--malformed` messages go to a server on loopback.
 
 The overhead stands beside that of as many bytes over a plain TCP connection between two threads, in turns, since both
-wait for the machine's scheduler.
+wait for the machine's scheduler. `--plans` plans have to be there after `--deadline-s`, and would take longer.
 """
 
 import socket
@@ -141,6 +141,37 @@ def plain_echo(size: int) -> Iterator[socket.socket]:
         thread.join()
 
 
+def overshoot(seconds: float, plans: int, seed: int) -> dict[str, Any]:
+    """How late plans are that have so many seconds, as shares of them, and how far their searches came.
+
+    Of a session's answers after the first, which also reads the goal.
+    """
+    from dexworld.planning.presets import PlannerOptions
+    from dexworld.serving.policy_service import PolicyConfig, PolicyService
+    from dexworld.sim.kitchen.kitchen_env import KitchenEnv
+    from dexworld.sim.kitchen.kitchen_tasks import draw_episodes
+
+    (episode,) = draw_episodes("reach", seed, 1)
+    environment = KitchenEnv()
+    environment.reset(options={"episode": episode})
+    seen = vars(environment.observe())
+    environment.close()
+    service = PolicyService(PolicyConfig(planning=PlannerOptions(iterations=1000, deadline_s=seconds)))
+    session = service.session()
+    session.answer(seen | {"goal": {"image": episode.goal_image}})
+    late, searches = [], []
+    for _ in range(plans):
+        began = time.perf_counter()
+        searches.append(session.answer(seen)["search"])
+        late.append((time.perf_counter() - began) / seconds - 1.0)
+    assert not any(each["complete"] for each in searches), "these searches need more candidates"
+    figures = dict(
+        zip(("late_p50", "late_p99", "late_worst"), np.quantile(late, (0.5, 0.99, 1.0)).tolist(), strict=True)
+    )
+    names = ("rounds", "candidates")
+    return figures | {f"{name}_p50": float(np.median([each[name] for each in searches])) for name in names}
+
+
 def fan_out(replicas: int, plans: int, seed: int) -> dict[str, Any]:
     """How much of `replicas` cores Ray Serve makes use of: populations of candidates that the shipped model judges in
     this process, on one thread, and in replicas, in turns.
@@ -200,6 +231,8 @@ def main() -> None:
     arguments.add_argument("--repeats", type=int, default=2000, help="observations that the overhead is of")
     arguments.add_argument("--ray-replicas", type=int, default=0, help="replicas that candidates are split over")
     arguments.add_argument("--ray-plans", type=int, default=5, help="of the replicas")
+    arguments.add_argument("--plans", type=int, default=100, help="plans that have a deadline")
+    arguments.add_argument("--deadline-s", type=float, default=1.0, help="seconds that they have")
     arguments.add_argument("--seed", type=int, default=916_000)
     options = arguments.parse_args()
     rng = np.random.default_rng(options.seed)
@@ -210,6 +243,8 @@ def main() -> None:
         figures |= overhead(server.port, options.repeats)
     if options.ray_replicas:
         figures |= fan_out(options.ray_replicas, options.ray_plans, options.seed)
+    if options.plans:
+        figures["deadline"] = overshoot(options.deadline_s, options.plans, options.seed)
     write_and_print(options.output, figures)
 
 

@@ -73,7 +73,7 @@ DOCUMENTED = {
         {"outside": 0},
     ),
     "serving.py": (
-        "--malformed 50 --repeats 10",
+        "--malformed 50 --repeats 10 --plans 0",
         "malformed_s overhead_ms_p50 overhead_ms_p99 tcp_ms_p50 tcp_ms_p99",
         {"failures": 0},
     ),

@@ -29,7 +29,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "jitter_px": (0.0, 100.0),
     "word_noise": (0.0, 10.0),
     **dict.fromkeys(("aside", "spread"), (0.0, 10.0)),
-    **dict.fromkeys(("seconds", "act_seconds", "reach_seconds"), (0.01, 3600.0)),
+    **dict.fromkeys(("seconds", "act_seconds", "reach_seconds", "deadline_s"), (0.01, 3600.0)),
     **dict.fromkeys(("antialias", "supersample"), (0, 16)),
     **dict.fromkeys(("OpenLoop.episodes", "Reproduce.episodes"), (2, 10**6)),
     "stretches": _COUNT,

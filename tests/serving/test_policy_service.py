@@ -135,7 +135,25 @@ def test_what_stands_still_is_sent_once_and_targets_are_those_that_were_sent(ser
     np.testing.assert_array_equal(seen.intrinsics, INTRINSICS)
 
 
+def test_a_chunk_begins_after_the_steps_that_are_under_way(service):
+    session, ahead = service.session(), READY + 0.05
+    assert service.metadata()["underway"]
+    first = session.answer(observation() | {"goal": {"image": picture(7)}})
+    assert first["search"] == {"rounds": 1, "candidates": 8, "complete": True}
+    answer = session.answer(observation(2) | {"underway": np.stack([READY, ahead])})
+    policy = session._policy
+    assert [len(policy._history), policy._begin, policy._now] == [1, 2, 0]  # both pictures are of step 0
+    assert np.abs(answer["actions"][0] - ahead).max() < 0.9  # a step from there
+    later = session.answer(observation(3))
+    assert [policy._begin, policy._now] == [3, 3]
+    assert len(policy._history) == 1  # what was seen three steps before says nothing to the model
+    assert later["actions"].shape == (1, 23)
+
+
 WRONG = {
+    "underway must be finite": observation(goal={"image": picture(7)}, underway=np.full((1, 23), np.nan)),
+    "underway must be finite and": observation(goal={"image": picture(7)}, underway=np.zeros((1, 7))),
+    "U at most 16": observation(goal={"image": picture(7)}, underway=np.zeros((17, 23))),
     "no goal yet": observation(),
     "observation lacks image": {"state": READY, "goal": {"image": picture(7)}},
     "is this another robot": observation(joint_positions=READY[:7], joint_targets=READY[:7]),
@@ -189,6 +207,9 @@ def test_waypoints_stay_within_limits_boxes_and_reach(config, tmp_path):
     service = PolicyService(PolicyConfig(config.checkpoint, "random", boxes=boxes))
     assert service.place.keep_out == (((0.3, -1.0, -1.0), (1.5, 1.0, 0.0)),)
     session, limits = service.session(), service.limits
+    assert not service.metadata()["underway"]
+    with pytest.raises(ValueError, match="random acts on what it sees"):
+        service.session().answer(observation(goal={"image": picture(7)}, underway=READY[None]))
     for _ in range(5):
         answer = session.answer(observation(goal={"image": picture(7)}))
         assert (answer["actions"] >= limits.low).all()

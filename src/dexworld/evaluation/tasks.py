@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from itertools import combinations, islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from dexworld.evaluation.runner import Played, play
 from dexworld.models.reference import REFERENCE
 from dexworld.models.world_model import WorldModel, load_world_model
 from dexworld.planning.policies import POLICIES, comparable, make_policy
-from dexworld.planning.presets import PlannerOptions
+from dexworld.planning.presets import Planner, PlannerOptions
 from dexworld.robots.task_suite import Episode, Rejection, task_suite
 from dexworld.sim.render import Backend, choose_backend
 
@@ -47,8 +47,8 @@ class TasksConfig:
     """Episodes of each task."""
     seed: int = 1_000_000
     """First held-out scene."""
-    planner: Literal["cpu", "paper"] = "cpu"
-    """Planner preset; `paper` is {T, N, K, L} = {3, 512, 10, 10}."""
+    planner: Planner = "cpu"
+    """Planner preset; `paper` is {T, N, K, L} = {3, 512, 10, 10}, `realtime` is `cpu` with half its rounds."""
     planning: PlannerOptions = field(default_factory=PlannerOptions)
     simulator_episodes: int = 20
     """How many episodes of each task the search in the true simulator plays; it is slow."""

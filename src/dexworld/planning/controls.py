@@ -7,7 +7,8 @@ import torch
 
 from dexworld.planning.cem import CEM
 from dexworld.planning.gradient import kinematic_solver
-from dexworld.planning.mpc import MPCConfig, MPCPolicy
+from dexworld.planning.mpc import MPCPolicy
+from dexworld.planning.mpc_config import MPCConfig
 from dexworld.planning.objectives import Objective, as_sum
 from dexworld.planning.protocols import Dynamics, Gaussian, Solver
 from dexworld.robots.environment import SimulatedEnvironment

@@ -92,7 +92,7 @@ def comparable(name: str, setup: PolicySetup) -> bool:
     if name == "expert":
         return setup.expert_moves is not None
     return name != "no_subgoals" or (
-        setup.task in SUBGOALS and setup.planner == "cpu" and hasattr(setup.dynamics, "points")
+        setup.task in SUBGOALS and setup.planner != "paper" and hasattr(setup.dynamics, "points")
     )
 
 

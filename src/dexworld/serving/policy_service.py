@@ -18,22 +18,21 @@ from dexworld.models.world_model import load_world_model
 from dexworld.options import from_dict
 from dexworld.planning.mpc import MPCPolicy
 from dexworld.planning.policies import make_policy
-from dexworld.planning.presets import PlannerOptions
+from dexworld.planning.presets import Planner, PlannerOptions
 from dexworld.planning.sentence_goal import sentence_points
 from dexworld.planning.subgoals import SubgoalPolicy
 from dexworld.robots.boxes import Box
 from dexworld.robots.environment import Workplace
-from dexworld.robots.franka_allegro import FrankaAllegro
-from dexworld.robots.franka_gripper import FrankaGripper
+from dexworld.robots.franka_robots import ROBOTS
 from dexworld.robots.observation import Observation
 from dexworld.serving.camera_input import CameraInput
 from dexworld.serving.candidate_replicas import CandidateReplicas, ReplicatedModel
 
 logger = logging.getLogger(__name__)
-ROBOTS = {"franka-allegro": FrankaAllegro, "franka-gripper": FrankaGripper}
 STEP_SECONDS = 1.0  # of one joint target, as the models were trained
 _STANDING = ("world_from_camera", "world_from_base", "intrinsics")  # may be left out while they don't change
 _LARGEST = 1e6  # metres, radians, pixels
+_MOST_UNDERWAY = 16  # steps
 _GOALS = {"image", "text", "clicks", "then", "seed"}
 
 
@@ -49,8 +48,8 @@ class PolicyConfig:
     """Folder or hub id of a policy that `dexworld train policy` made, on the latents of --checkpoint."""
     task: str = "reach"
     """What the planner's preset is made for: reach, grasp, place, push, pick_place, push_around."""
-    planner: Literal["cpu", "paper"] = "cpu"
-    """Planner preset; `paper` is {T, N, K, L} = {3, 512, 10, 10}."""
+    planner: Planner = "cpu"
+    """Planner preset; `paper` is {T, N, K, L} = {3, 512, 10, 10}, `realtime` is `cpu` with half its rounds."""
     planning: PlannerOptions = field(default_factory=PlannerOptions)
     robot: Literal["franka-allegro", "franka-gripper"] = "franka-allegro"
     """Who acts."""
@@ -94,7 +93,8 @@ class PolicyService:
         self.model: Any = load_world_model(config.checkpoint).to(self.device)
         self.camera = CameraInput.read(config.camera, config.hand_eye, self.model.config.image_size)
         self._learned = learned_policies([config.policy_checkpoint] if config.policy_checkpoint else [], self.model)
-        self.policy()  # what doesn't go together is said now
+        policy = self.policy()  # what doesn't go together is said now
+        self.ahead = isinstance(policy, MPCPolicy) and not isinstance(policy, SubgoalPolicy)
         self._replicas: CandidateReplicas | None = None
         if config.ray is not None:
             if config.policy != "world_model":
@@ -126,7 +126,7 @@ class PolicyService:
         config = self.config
         names = {"policy": config.policy, "checkpoint": config.checkpoint, "robot": config.robot, "task": config.task}
         facts = {"joints": list(self.limits.names), "image_size": [height, width], "step_seconds": STEP_SECONDS}
-        return names | facts | {"limits": self.limits.as_dict(), "clock": True}
+        return names | facts | {"limits": self.limits.as_dict(), "clock": True, "underway": self.ahead}
 
     def session(self) -> "PolicySession":
         """The state of a new connection."""
@@ -147,8 +147,9 @@ class PolicySession:
         """`actions` (T, J), absolute joint targets, for an observation; `time` for a `ping`.
 
         Keys are the fields of `Observation`; also openpi's `state` for the joint positions and `prompt` for a goal of
-        words. `goal` holds `image`, `text` or `clicks`, and optionally `then` and `seed`. Raises ValueError for what
-        is missing or has another shape.
+        words. `goal` holds `image`, `text` or `clicks`, and optionally `then` and `seed`. `underway` (U, J) are joint
+        targets of the steps that the robot carries out before this chunk begins. Raises ValueError for what is missing
+        or has another shape.
         """
         if "ping" in message:
             return {"time": time.time()}
@@ -214,15 +215,25 @@ class PolicySession:
         self._waypoints, self._begun = WaypointFilter(service.limits, clearance, STEP_SECONDS), True
 
     def _act(self, observation: Observation, message: dict[str, Any]) -> dict[str, Any]:
-        actions = np.asarray(self._policy.act(observation))[None]
+        start, ahead = observation.joint_targets, {}
+        if "underway" in message:
+            if not self._service.ahead:
+                raise ValueError(f"{self._service.config.policy} acts on what it sees: send no `underway`")
+            underway = _array("underway", message["underway"]).astype(float)
+            if underway.ndim != 2 or not 1 <= len(underway) <= _MOST_UNDERWAY:
+                raise ValueError(f"underway must be (U, J), U at most {_MOST_UNDERWAY}, not {underway.shape}")
+            start, ahead = underway[-1], {"underway": underway}
+        actions = np.asarray(self._policy.act(observation, **ahead))[None]
+        facts: dict[str, Any] = {"step_seconds": STEP_SECONDS, "execute": 1, "joints": list(self._service.limits.names)}
         plan = getattr(self._policy, "plan", None)
         if plan is not None:
             actions = self._service.place.robot.clamp(plan.actions).double().cpu().numpy()
-        actions, interventions = self._waypoints.checked(observation.joint_targets, actions)
+            done = {"rounds": len(plan.history), "candidates": plan.evaluated, "complete": plan.complete}
+            facts["search"] = done
+        actions, interventions = self._waypoints.checked(start, actions)
         if interventions:
             logger.warning("safety: waypoints are changed: %s", interventions)
         self._known["joint_targets"] = actions[0]  # until the client says which are in force
-        facts = {"step_seconds": STEP_SECONDS, "execute": 1, "joints": list(self._service.limits.names)}
         echoed = {name: message[name] for name in ("sequence", "observed_at") if _is_number(message.get(name))}
         return {"actions": actions} | facts | echoed | {"interventions": interventions}
 
