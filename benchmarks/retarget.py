@@ -48,7 +48,7 @@ def main() -> None:
         for track in tracks:
             try:
                 done = retarget(robot, track.keypoints_world, track.keypoints_valid)
-            except ValueError:  # the clip doesn't show the hand of this side, or the robot has two
+            except ValueError:  # the clip doesn't show the hand of this side
                 continue
             frames += len(done.tip_error)
             errors.append(done.tip_error[~done.tip_error.isnan()].numpy())

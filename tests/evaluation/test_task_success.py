@@ -259,7 +259,7 @@ def test_an_evaluation_runs_from_checkpoint_to_figures_and_plays_nothing_twice(c
     with open(file, "ab") as torn:  # killed while it wrote the next line
         torn.write(b'{"name": "reach 9')
     monkeypatch.setattr("dexworld.evaluation.tasks._play_all", None)
-    monkeypatch.setattr("dexworld.evaluation.tasks.task_suite", lambda name: replace(KITCHEN, draw=None))
+    monkeypatch.setattr("dexworld.evaluation.tasks.task_suite", lambda *_: replace(KITCHEN, draw=None))
     assert evaluate_tasks(config, file) == figures
     with pytest.raises(ValueError, match=r"planner was 'cpu', now 'paper'"):
         evaluate_tasks(replace(config, planner="paper"), file)

@@ -47,7 +47,10 @@ class Margins:
 def joint_limits(robot: Robot, margins: Margins = Margins()) -> JointLimits:
     """A robot's limits less the margins. Raises ValueError for a robot that doesn't say its `motion`."""
     if robot.motion is None:
-        raise ValueError(f"{type(robot).__name__} doesn't say how fast it may move: give it a `motion`")
+        raise ValueError(
+            f"{type(robot).__name__} doesn't say how fast it may move: give it a `motion`, or its description a table "
+            "[motion] with velocity (docs/robots.md)"
+        )
     low, high = robot.limits.cpu().numpy().T
     inside = np.minimum(margins.position, 0.25 * (high - low))
     velocity, acceleration = np.array(robot.motion.velocity), np.array(robot.motion.acceleration)

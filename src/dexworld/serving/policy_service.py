@@ -21,6 +21,7 @@ from dexworld.planning.presets import PlannerOptions
 from dexworld.planning.sentence_goal import sentence_points
 from dexworld.planning.subgoals import SubgoalPolicy
 from dexworld.robots.boxes import Box
+from dexworld.robots.described_robot import chosen_robot
 from dexworld.robots.environment import Workplace
 from dexworld.robots.franka_allegro import FrankaAllegro
 from dexworld.robots.franka_gripper import FrankaGripper
@@ -49,8 +50,11 @@ class PolicyConfig:
     planner: Literal["cpu", "paper"] = "cpu"
     """Planner preset; `paper` is {T, N, K, L} = {3, 512, 10, 10}."""
     planning: PlannerOptions = field(default_factory=PlannerOptions)
-    robot: Literal["franka-allegro", "franka-gripper"] = "franka-allegro"
-    """Who acts."""
+    robot: str = "franka-allegro"
+    """Who acts: franka-allegro, franka-gripper, the name of a robot that dexworld ships a description of, a description
+    that names its own model, or a MJCF or URDF file with --description."""
+    description: Path | None = None
+    """TOML file that says what the file's hand is, and how fast it may move."""
     boxes: Path | None = None
     """JSON file with `keep_out`, a list of boxes that the arm stays out of, and `workspace`, a box that the robot stays
     in: two corners each, low and high, metres in the world."""
@@ -78,7 +82,9 @@ class PolicyService:
         if config.boxes is not None:
             surroundings = from_dict(_Surroundings, read_json(config.boxes), str(config.boxes))
         self.config, self.turn = config, threading.Lock()
-        self.place = Workplace(ROBOTS[config.robot](), surroundings.keep_out, surroundings.workspace)
+        own = ROBOTS.get(config.robot) if config.description is None else None
+        robot = own() if own else chosen_robot(config.robot, config.description)
+        self.place = Workplace(robot, surroundings.keep_out, surroundings.workspace)
         self.limits = joint_limits(self.place.robot)
         self.model: Any = load_world_model(config.checkpoint)
         self._learned = learned_policies([config.policy_checkpoint] if config.policy_checkpoint else [], self.model)
