@@ -23,7 +23,9 @@ def on_carrier(robot: DescribedRobot, world_from_palm: np.ndarray) -> DescribedR
     placed = np.eye(4)
     placed[:3, :3] = world_from_palm @ pose.hand_rotation.numpy().T
     placed[:3, 3] = -placed[:3, :3] @ pose.wrist.numpy()
-    model = joined(_slides(), robot.model, len(SLIDES), placed)
+    moving = robot.model.moving(robot.drives, 0)  # a file may have a table beside the hand
+    bare = replace(robot.model, shapes=tuple(each for each in robot.model.shapes if each.body in moving))
+    model = joined(_slides(), bare, len(SLIDES), placed)
     description = replace(plain.description, arm=(*SLIDES, *robot.description.arm))
     return DescribedRobot(replace(model, path=robot.model.path), description)
 

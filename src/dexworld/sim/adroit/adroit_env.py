@@ -1,8 +1,10 @@
 """Adroit as an `Environment`: one step is 0.4 seconds of joint targets, an episode is the package's two seconds."""
 
+from dexworld.robots.environment import SearchSpace
 from dexworld.robots.task_suite import Rejection, TaskSuite
 from dexworld.sim.adroit import adroit_tasks
 from dexworld.sim.adroit.adroit_robots import adroit_robot
+from dexworld.sim.adroit.adroit_search import search_space
 from dexworld.sim.adroit.adroit_simulation import IMAGE_SIZE, AdroitSimulation
 from dexworld.sim.adroit.adroit_tasks import HOLD_SECONDS, MOVE_SECONDS, MOVES, SCENE_OF, AdroitEpisode, draw_episode
 from dexworld.sim.task_env import TaskEnv
@@ -37,6 +39,10 @@ class AdroitEnv(TaskEnv):
     def true_cost(self) -> float:
         """How far the task is from done, metres, including what leads towards it."""
         return adroit_tasks.true_cost(self.simulation, self.begun())
+
+    def search_space(self) -> SearchSpace | None:
+        """Where the door's search begins; None in the other tasks."""
+        return search_space(self.simulation, pulls=True) if self._task == "door" else None
 
     def satisfied(self) -> bool:
         """Whether the task is done at this moment."""

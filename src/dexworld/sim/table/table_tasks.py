@@ -64,8 +64,9 @@ def draw_episode(robot: str, task: str, seed: int, backend: str = "auto") -> Tab
             simulation.put_robot(start)
         episode = TableEpisode(task, seed, began, tips, pushed, simulation.image(), moves)
         simulation.set_state(began)
+        simulation.move(start, MOVES * MOVE_SECONDS + HOLD_SECONDS)
         if distance(simulation, episode) < RADIUS[task]:
-            return Rejection(task, seed, "solved at the start")
+            return Rejection(task, seed, "solved by doing nothing")
     return episode
 
 
