@@ -131,7 +131,9 @@ def main() -> None:
     results: dict[str, Any] = {}
     for name in options.robot:
         figures = measured(FrankaAllegro() if name == OWN else chosen_robot(name), options.batches, options.repeats)
-        results |= figures if len(options.robot) == 1 else {f"{Path(name).stem}_{key}": each for key, each in figures.items()}
+        results |= (
+            figures if len(options.robot) == 1 else {f"{Path(name).stem}_{key}": each for key, each in figures.items()}
+        )
     write_and_print(options.output, {"robot": " ".join(options.robot), **results})
 
 

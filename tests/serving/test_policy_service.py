@@ -192,7 +192,8 @@ def test_waypoints_stay_within_limits_boxes_and_reach(config, tmp_path):
 
 def test_a_described_robot_is_served_within_the_limits_of_its_description(config, tmp_path):
     (tmp_path / "hand.xml").write_text(hand_mjcf())
-    (tmp_path / "hand.toml").write_text(HAND_TOML.replace("[right]", "[motion]\nvelocity.arm = 0.2\nvelocity.fingers = 1\n[right]"))
+    motion = "[motion]\nvelocity = { arm = 0.2, fingers = 1.0 }\n[right]"
+    (tmp_path / "hand.toml").write_text(HAND_TOML.replace("[right]", motion))
     robot = {"robot": str(tmp_path / "hand.xml"), "description": tmp_path / "hand.toml"}
     service = PolicyService(PolicyConfig(config.checkpoint, planning=QUICK, **robot))
     start = service.place.robot.limits.mean(-1).numpy()

@@ -1,4 +1,4 @@
-"""Any described robot at a table: the scene is its kinematics, and suite, states and recordings behave as the others'."""
+"""Any described robot at a table: the scene is its kinematics; suite, states and recordings behave as the others'."""
 
 import numpy as np
 import pytest
@@ -37,6 +37,7 @@ def simulation(hand):
 @pytest.fixture(scope="module")
 def episodes(hand):
     """The first episode of each task from `SEED` on."""
+
     def first(task):
         drawn = (task_suite("table", hand).draw(task, SEED + number, "auto") for number in range(20))
         return next(each for each in drawn if isinstance(each, TableEpisode))

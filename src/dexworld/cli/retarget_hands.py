@@ -10,9 +10,9 @@ import tyro
 
 from dexworld.cli.bars import counted
 from dexworld.cli.reader_options import reader_options
-from dexworld.robots.described_robot import chosen_robot
 from dexworld.data.readers import Kind, open_source
 from dexworld.evaluation.results import write_results
+from dexworld.robots.described_robot import chosen_robot
 from dexworld.robots.franka_allegro import FrankaAllegro
 from dexworld.robots.retarget import RetargetConfig, Retargeted, retarget
 from dexworld.robots.robot import Robot

@@ -26,8 +26,8 @@ _LAG = (0.2, 1.5, 0.05)  # radians for joints of the arm and of fingers, metres 
 class DescribedRobot(TreeRobot):
     """A robot of a model and a description. Joint vectors are those of `arm`, then `fingers`.
 
-    With two hands, planning moves the right one: `wrist` and `hand_rotation` are its own. tree: its links. spheres: of its outline, each
-    (place, radius in metres).
+    With two hands, planning moves the right one: `wrist` and `hand_rotation` are its own.
+    tree: its links. spheres: of its outline, each (place, radius in metres).
     Raises ValueError that says what to change in the description or model.
     """
 

@@ -33,8 +33,7 @@ class TaskEnv(gymnasium.Env):
     def __init__(
         self, task: str, robot: Robot, image_size: tuple[int, int], backend: str, render_mode: str | None
     ) -> None:
-        if task not in self.tasks:
-            raise ValueError(f"task {task!r} is unknown; choose from {', '.join(self.tasks)}")
+        self.checked(task)
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ValueError(f"render_mode {render_mode!r} is unknown; choose 'rgb_array' or None")
         self._task, self._backend, self.robot, self.render_mode = task, backend, robot, render_mode
@@ -55,6 +54,13 @@ class TaskEnv(gymnasium.Env):
                 "intrinsics": box(0, 10_000.0, (3, 3)),
             }
         )
+
+    @classmethod
+    def checked(cls, task: str) -> str:
+        """A task that is known. Raises ValueError with those that are."""
+        if task not in cls.tasks:
+            raise ValueError(f"task {task!r} is unknown; choose from {', '.join(cls.tasks)}")
+        return task
 
     @abstractmethod
     def draw(self, seed: int) -> Any:

@@ -20,9 +20,9 @@ class AdroitEnv(TaskEnv):
     tasks, moves, move_seconds, hold_seconds = tuple(SCENE_OF), MOVES, MOVE_SECONDS, HOLD_SECONDS
 
     def __init__(self, task: str, backend: str = "auto", render_mode: str | None = "rgb_array") -> None:
-        robot = adroit_robot(SCENE_OF[task]) if task in SCENE_OF else None
-        super().__init__(task, robot, IMAGE_SIZE, backend, render_mode)
-        self.simulation = AdroitSimulation(SCENE_OF[task], robot, backend)
+        scene = SCENE_OF[self.checked(task)]
+        super().__init__(task, adroit_robot(scene), IMAGE_SIZE, backend, render_mode)
+        self.simulation = AdroitSimulation(scene, self.robot, backend)
 
     def draw(self, seed: int) -> AdroitEpisode | Rejection:
         """The task's episode in the package's scene of a seed."""
@@ -37,8 +37,12 @@ class AdroitEnv(TaskEnv):
         return adroit_tasks.distance(self.simulation, self.begun())
 
     def true_cost(self) -> float:
-        """How far the task is from done, metres, including what leads towards it."""
-        return adroit_tasks.true_cost(self.simulation, self.begun())
+        """How far the task is from done, metres, including what leads towards it, after as long a hold as `success`."""
+        state = self.simulation.get_state()
+        self.simulation.move(self.simulation.joint_targets, HOLD_SECONDS)
+        cost = adroit_tasks.true_cost(self.simulation, self.begun())
+        self.simulation.set_state(state)
+        return cost
 
     def search_space(self) -> SearchSpace | None:
         """Where the door's search begins; None in the other tasks."""

@@ -20,7 +20,7 @@ class TableEnv(TaskEnv):
     def __init__(self, robot: str, task: str, backend: str = "auto", render_mode: str | None = "rgb_array") -> None:
         self._station, self._named = station(robot), robot
         super().__init__(task, self._station.robot, IMAGE_SIZE, backend, render_mode)
-        self.simulation: TableSimulation | None = None
+        self.simulation = None
 
     def draw(self, seed: int) -> TableEpisode | Rejection:
         """The task's episode in the scene of a seed."""
@@ -53,4 +53,6 @@ class TableEnv(TaskEnv):
 
 def table_suite(robot: str) -> TaskSuite:
     """The tasks at the table of a robot."""
-    return TaskSuite("table", {task: task for task in TASKS}, TASKS, partial(draw_episode, robot), partial(TableEnv, robot))
+    return TaskSuite(
+        "table", {task: task for task in TASKS}, TASKS, partial(draw_episode, robot), partial(TableEnv, robot)
+    )

@@ -63,4 +63,6 @@ def _moves(simulation: TableSimulation, rng: np.random.Generator, sweeps: float)
             found, failed = (), failed + 1
         simulation.set_state(state)
         yield from found
-    raise OutOfReach(f"{_TRIES} places over the table in a row stay out of reach of {simulation.robot.description.name}")
+    raise OutOfReach(
+        f"{_TRIES} places over the table in a row stay out of reach of {simulation.robot.description.name}"
+    )

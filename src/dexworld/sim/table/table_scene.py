@@ -21,6 +21,7 @@ from dexworld.sim.table.station import TABLE_HALF, Station
 IMAGE_SIZE = (224, 392)
 CAMERA = "view"
 _EYE = (-0.12, 0.62, 0.55)  # metres ahead, beside and above the table's middle
+_LAMP = np.array([0.1, 0.2, 1.6])  # metres from the table's middle
 _FIELD_OF_VIEW = 38.0  # degrees, of the picture's height
 _THICK = 0.03  # metres
 _ROBOT, _THING = {"contype": 1, "conaffinity": 0}, {"contype": 2, "conaffinity": 3}  # robots don't touch themselves
@@ -58,13 +59,14 @@ def build_table(station: Station, layout: TableLayout) -> mujoco.MjModel:
     spec.option.cone, spec.option.impratio = mujoco.mjtCone.mjCONE_ELLIPTIC, 10
     world, centre, ahead = spec.worldbody, station.centre, station.ahead
     left = np.cross([0.0, 0.0, 1.0], ahead)
-    turn = quaternion(np.stack([ahead, left, [0.0, 0.0, 1.0]], axis=1))
+    up = np.array([0.0, 0.0, 1.0])
+    turn = quaternion(np.stack([ahead, left, up], axis=1))
     slab = {"type": _GEOM.mjGEOM_BOX, "size": [TABLE_HALF, TABLE_HALF, _THICK], "quat": turn, **_THING}
     world.add_geom(pos=centre - [0.0, 0.0, _THICK], rgba=[*layout.tint, 1.0], name="table", **slab)
     floor = centre - [0.0, 0.0, 0.7]
     world.add_geom(type=_GEOM.mjGEOM_PLANE, size=[4, 4, 0.1], pos=floor, rgba=[0.5, 0.5, 0.48, 1], contype=0,
                    conaffinity=0)  # fmt: skip
-    add_lamp(world, np.random.default_rng([layout.seed, 3]), 0.7, centre + [0.1, 0.2, 1.6], 0.3, (0, 0, -1))
+    add_lamp(world, np.random.default_rng([layout.seed, 3]), 0.7, centre + _LAMP, 0.3, (0, 0, -1))
     thing = layout.objects[0]
     spot = centre + layout.place[0] * ahead + layout.place[1] * left + [0.0, 0.0, thing.half_height + 0.001]
     add_object(world, "object0", thing, spot, layout.yaw)
@@ -73,7 +75,7 @@ def build_table(station: Station, layout: TableLayout) -> mujoco.MjModel:
             geom.contype, geom.conaffinity = _THING.values()
     side = 1.0 if left @ centre >= -1e-3 else -1.0  # the robot's body is on the other side
     eye = centre + _EYE[0] * ahead + side * _EYE[1] * left + [0.0, 0.0, _EYE[2]]
-    seen = looking_at(eye, centre + [0.0, 0.0, 0.05])
+    seen = looking_at(eye, centre + 0.05 * up)
     world.add_camera(name=CAMERA, pos=eye, quat=quaternion(seen[:3, :3] @ OPTICAL), fovy=_FIELD_OF_VIEW)
     _add_robot(spec, station.robot)
     return spec.compile()

@@ -1,6 +1,7 @@
 """A described robot at its table in motion: joint targets in, states, keypoints and pictures out."""
 
 from collections.abc import Callable
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -22,7 +23,7 @@ class TableSimulation(ScenePhysics):
     """The table's scene of a seed with its robot, which is controlled by joint targets in the robot's order."""
 
     def __init__(self, station: Station, seed: int, backend: str = "auto") -> None:
-        layout = table_layout(seed)
+        layout: Any = table_layout(seed)
         super().__init__(layout, build_table(station, layout), IMAGE_SIZE, backend)
         self.station, self.robot, model = station, station.robot, self.model
         links = [self.robot.tree.names.index(name) for name in self.robot.joints]
