@@ -16,7 +16,7 @@ from dexworld.robots.observation import Observation
 from dexworld.robots.robot import Robot
 
 SIMULATOR_SEARCH = CEM(samples=24, elites=5, iterations=4)
-SPACE_SEARCH = CEM(samples=48, elites=8, iterations=24, momentum=0.1, std_floor=0.1)
+SPACE_SEARCH = CEM(samples=48, elites=8, iterations=24, momentum=0.1, std_floor=0.2)
 
 
 class DoNothing:
