@@ -23,6 +23,7 @@ from dexworld.serving.policy_service import PolicyConfig, PolicyService
 from dexworld.serving.serve_config import ServerConfig
 from dexworld.serving.socket_server import SocketServer
 from dexworld_client import Client, ServerError, packed, unpacked
+from robot_fixtures import HAND_TOML, hand_mjcf
 
 READY = np.array([0.0, -0.6, 0.0, -2.3, 0.0, 1.9, 0.6, *OPEN_FINGERS])
 BASE = np.eye(4)
@@ -326,6 +327,20 @@ def test_ray_is_asked_for_by_name_and_only_for_searches(config, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(RayMissingError, match="pip install"):
         PolicyService(replace(config, ray="local"))
+
+
+def test_a_described_robot_is_served_within_the_limits_of_its_description(config, tmp_path):
+    (tmp_path / "hand.xml").write_text(hand_mjcf())
+    motion = "[motion]\nvelocity = { arm = 0.2, fingers = 1.0 }\n[right]"
+    (tmp_path / "hand.toml").write_text(HAND_TOML.replace("[right]", motion))
+    robot = {"robot": str(tmp_path / "hand.xml"), "description": tmp_path / "hand.toml"}
+    service = PolicyService(PolicyConfig(config.checkpoint, planning=QUICK, **robot))
+    start = service.place.robot.limits.mean(-1).numpy()
+    seen = observation(joint_positions=start, joint_targets=start, goal={"image": picture(7)})
+    actions = service.session().answer(seen)["actions"]
+    assert actions.shape == (2, 6)
+    assert (np.abs(np.diff(actions, axis=0, prepend=start[None]))[:, :2] <= 0.2).all()
+    assert service.metadata()["joints"][0] == "along"
 
 
 def test_what_does_not_go_together_is_said_before_anyone_connects(config):

@@ -22,6 +22,7 @@ from dexworld.planning.presets import Planner, PlannerOptions
 from dexworld.planning.sentence_goal import sentence_points
 from dexworld.planning.subgoals import SubgoalPolicy
 from dexworld.robots.boxes import Box
+from dexworld.robots.described_robot import chosen_robot
 from dexworld.robots.environment import Workplace
 from dexworld.robots.franka_robots import ROBOTS
 from dexworld.robots.observation import Observation
@@ -51,8 +52,11 @@ class PolicyConfig:
     planner: Planner = "cpu"
     """Planner preset; `paper` is {T, N, K, L} = {3, 512, 10, 10}, `realtime` is `cpu` with half its rounds."""
     planning: PlannerOptions = field(default_factory=PlannerOptions)
-    robot: Literal["franka-allegro", "franka-gripper"] = "franka-allegro"
-    """Who acts."""
+    robot: str = "franka-allegro"
+    """Who acts: franka-allegro, franka-gripper, the name of a robot that dexworld ships a description of, a description
+    that names its own model, or a MJCF or URDF file with --description."""
+    description: Path | None = None
+    """TOML file that says what the file's hand is, and how fast it may move."""
     camera: Path | None = None
     """File with the camera's intrinsics (docs/cameras.md). Clients then send pictures as the camera takes them."""
     hand_eye: Path | None = None
@@ -88,7 +92,9 @@ class PolicyService:
         if config.boxes is not None:
             surroundings = from_dict(_Surroundings, read_json(config.boxes), str(config.boxes))
         self.config, self.turn, self.device = config, threading.Lock(), torch.device(device)
-        self.place = Workplace(ROBOTS[config.robot](), surroundings.keep_out, surroundings.workspace)
+        own = ROBOTS.get(config.robot) if config.description is None else None
+        robot = own() if own else chosen_robot(config.robot, config.description)
+        self.place = Workplace(robot, surroundings.keep_out, surroundings.workspace)
         self.limits = joint_limits(self.place.robot)
         self.model: Any = load_world_model(config.checkpoint).to(self.device)
         self.camera = CameraInput.read(config.camera, config.hand_eye, self.model.config.image_size)
