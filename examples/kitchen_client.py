@@ -5,12 +5,13 @@ import json
 import logging
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dexworld_client import Client, ControlLoop, JointLimits
+from dexworld_client import Client, ControlLoop, JointLimits, Recorder
 
 
 class RobotLink:
@@ -49,16 +50,22 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--chunks", type=int, default=3, help="how many to ask for")
     parser.add_argument("--text", help="a goal in words, instead of the robot's goal picture")
     parser.add_argument("--max-age-s", type=float, default=60.0, help="older frames move nothing")
+    parser.add_argument("--ahead", action="store_true", help="plan the next chunk while the last one is carried out")
+    parser.add_argument("--record", type=Path, help="new file for what was seen and done, for `dexworld prepare`")
     parser.add_argument("--token-file", type=Path, help="holds the token of both")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     token = options.token_file.read_text(encoding="utf-8").strip() if options.token_file else None
     robot = RobotLink(options.robot, token)
     try:
-        with Client(options.server, token) as policy:
+        with Client(options.server, token) as policy, ExitStack() as files:
             policy.set_goal(**({"text": options.text} if options.text else {"image": robot.facts["goal_image"]}))
             limits = JointLimits(**robot.facts["limits"])
-            loop = ControlLoop(robot, policy, limits, max_age_s=options.max_age_s, paced=True)
+            kept: dict[str, Any] = {"ahead": options.ahead}
+            if options.record:
+                facts = {"robot": "franka-allegro", "task": options.text or robot.facts["task"]}
+                kept["recorder"] = files.enter_context(Recorder(options.record, **facts))
+            loop = ControlLoop(robot, policy, limits, max_age_s=options.max_age_s, paced=True, **kept)
             loop.run(options.chunks)
     finally:
         robot.close()

@@ -13,7 +13,8 @@ from dexworld.data.recordings import EpisodeWriter
 from dexworld.data.resize import resized
 from dexworld.models.dexwm import DexWM
 from dexworld.planning.cem import CEM
-from dexworld.planning.mpc import MPCConfig, MPCPolicy
+from dexworld.planning.mpc import MPCPolicy
+from dexworld.planning.mpc_config import MPCConfig
 from dexworld.planning.objectives import KeypointPixels, LatentDistance
 from dexworld.robots.franka_allegro import FrankaAllegro
 from dexworld.robots.observation import Observation

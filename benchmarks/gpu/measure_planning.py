@@ -10,7 +10,6 @@ from dexworld.models.config import DexWMConfig
 from dexworld.models.dexwm import DexWM
 from dexworld.models.rollout import rollout, start
 from dexworld.models.world_model import BFloat16Rollouts
-from dexworld.planning.candidates import ModelConfig
 from dexworld.planning.mpc import MPCPolicy
 from dexworld.planning.presets import PlannerOptions, task_preset
 from dexworld.robots.franka_allegro import FrankaAllegro
@@ -38,12 +37,12 @@ def rollout_flops(config: DexWMConfig, steps: int) -> float:
     return steps * (2.0 * tokens * (own.depth * block + ends) + head_flops(config))
 
 
-def policy_of(now: Slice, model: DexWM, samples: int, iterations: int) -> MPCPolicy:
-    """The paper's planner, its roll-outs in bfloat16."""
-    chosen = PlannerOptions(samples=samples, iterations=iterations, elites=min(10, samples), horizon=HORIZON)
-    preset = chosen.applied(task_preset("paper", "reach"))
-    batches = ModelConfig(max_batch=now.size(128, 4))
-    return preset.policy(BFloat16Rollouts(model), FrankaAllegro(), device=now.machine.device, model=batches)
+def policy_of(now: Slice, model: DexWM, planner: str, **changes: int) -> MPCPolicy:
+    """A planner preset with its own budget, its roll-outs in bfloat16; rehearsed with four candidates."""
+    small = now.size({}, {"samples": 4, "elites": 4, "model_budget": 4, "iterations": 2})
+    chosen = PlannerOptions(**{"max_batch": now.size(128, 4), "horizon": HORIZON} | small | changes)
+    preset = chosen.applied(task_preset(planner, "reach"))
+    return preset.policy(BFloat16Rollouts(model), FrankaAllegro(), device=now.machine.device)
 
 
 def observation_of(size: tuple[int, int]) -> tuple[Observation, np.ndarray]:
@@ -55,28 +54,28 @@ def observation_of(size: tuple[int, int]) -> tuple[Observation, np.ndarray]:
     return Observation(pictures[0], joints, camera, lens, np.eye(4), joints), pictures[1]
 
 
-def plan_seconds(samples: int, iterations: int, now: Slice) -> Figures:
+def plan_seconds(planner: str, now: Slice) -> Figures:
     """Seconds of the first plan of an episode, pictures to joint targets, against the exact limit."""
     config = random_encoder(paper_model(now, MODEL_SIZE), now.work / "encoders", whole=True)
-    samples, iterations = now.size(samples, 4), now.size(iterations, 2)
     torch.manual_seed(0)
     model = lively(DexWM(config).to(now.machine.device)).eval().requires_grad_(False)
-    (seen, goal), short = observation_of(config.image_size), policy_of(now, model, samples, 1)
+    (seen, goal), short = observation_of(config.image_size), policy_of(now, model, planner, iterations=1)
 
     def plan(policy: MPCPolicy) -> None:
         policy.reset(goal, seed=0)
         policy.act(seen)
 
-    policy = policy_of(now, model, samples, iterations)
+    policy = policy_of(now, model, planner)
     seconds = now.machine.seconds(lambda: plan(policy), repeats=1, warm=lambda: plan(short))
-    flops = rollout_flops(config, samples * iterations * HORIZON)
+    steps = policy.statistics[-1].model_candidates * HORIZON
+    flops = rollout_flops(config, steps)
     limit = flops / (now.matmul_tflops * 1e12)
     return {
         "seconds_a_plan": seconds,
         "pflop": flops / 1e15,
         "exact_limit_s": limit,
         "times_the_limit": seconds / limit,
-        "candidate_steps_per_second": samples * iterations * HORIZON / seconds,
+        "candidate_steps_per_second": steps / seconds,
         "peak_memory_gib": now.machine.peak_gib,
         "time_shares": now.machine.time_shares(lambda: plan(short)),  # of one population
     }

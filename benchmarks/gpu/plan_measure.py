@@ -36,8 +36,8 @@ def jobs(options: Namespace) -> list[Job]:
         found.append(Job(f"training: {size}, {latents}{how}", value, seconds, work))
     return [
         *found,
-        Job("planning: paper, 10 x 512", 40, 60, partial(plan_seconds, 512, 10)),
-        Job("planning: smaller, 4 x 64", 20, 25, partial(plan_seconds, 64, 4)),
+        Job("planning: paper, 10 x 512", 40, 60, partial(plan_seconds, "paper")),
+        Job("planning: realtime, 2 x 24", 20, 25, partial(plan_seconds, "realtime")),
         Job("plain forward: nine frames", 15, 25, plain_forward),
         Job("loading: h264", 15, 40, loading),
         Job("video training: 2b", 12, 45, partial(video_step, "cogvideox-fun-2b")),

@@ -29,7 +29,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "jitter_px": (0.0, 100.0),
     "word_noise": (0.0, 10.0),
     **dict.fromkeys(("aside", "spread"), (0.0, 10.0)),
-    **dict.fromkeys(("seconds", "act_seconds", "reach_seconds"), (0.01, 3600.0)),
+    **dict.fromkeys(("seconds", "act_seconds", "reach_seconds", "deadline_s"), (0.01, 3600.0)),
     **dict.fromkeys(("antialias", "supersample"), (0, 16)),
     **dict.fromkeys(("OpenLoop.episodes", "Reproduce.episodes"), (2, 10**6)),
     "stretches": _COUNT,
@@ -51,6 +51,9 @@ RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("direction", "smoothness", "rest"), (0.0, 1e6)),
     **dict.fromkeys(("focal", "metres_per_unit"), (1e-6, 1e6)),
     "first_frame": (0, 10**6),
+    **dict.fromkeys(("columns", "rows"), (2, 1000)),
+    **dict.fromkeys(("square_m", "marker_m"), (1e-4, 10.0)),
+    "replicas": (1, 1024),
 }
 
 

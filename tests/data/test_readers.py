@@ -65,7 +65,8 @@ def test_a_missing_folder_and_an_unknown_kind_are_errors(tmp_path):
         open_source(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="no kind 'ego4d' of dataset; choose from auto, episodes, prepared"):
         open_source(tmp_path, kind="ego4d")
-    assert set(KINDS) == {"auto", "episodes", "prepared", "egodex", "droid", "droid-lerobot", "robocasa", "lerobot"}
+    ours = {"auto", "episodes", "prepared", "robot-run"}
+    assert set(KINDS) == ours | {"egodex", "droid", "droid-lerobot", "robocasa", "lerobot"}
 
 
 @pytest.mark.parametrize(

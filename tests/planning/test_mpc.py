@@ -12,7 +12,8 @@ from dexworld.hands import RIGHT
 from dexworld.planning.cem import CEM
 from dexworld.planning.controls import DoNothing, KinematicsOnly, RandomTargets
 from dexworld.planning.gradient import Adam, GradientSolver, KinematicStart
-from dexworld.planning.mpc import MPCConfig, MPCPolicy
+from dexworld.planning.mpc import MPCPolicy
+from dexworld.planning.mpc_config import MPCConfig
 from dexworld.planning.objectives import HandOrientation, KeypointPixels, LatentDistance, Smoothness
 from dexworld.planning.presets import preset
 from dexworld.robots.franka_allegro import FrankaAllegro
@@ -267,3 +268,42 @@ def test_the_model_gets_images_of_its_own_size():
     policy = KinematicsOnly(NarrowDynamics(), KINEMATICS, KeypointPixels(), config=MPCConfig(image_size=NARROW))
     policy.reset(image_of(moved()))
     assert policy.goal.pixels.shape == (12, 2)
+
+
+@pytest.mark.parametrize("start", [None, KinematicStart(CEM(samples=30, elites=4, iterations=2))])
+def test_a_plan_from_where_the_arm_will_be_is_the_plan_that_is_made_there(start):
+    goal, plans, contexts = moved(seed=1), [], []
+    for ahead in (False, True):
+        dynamics = ToyDynamics()
+        policy = policy_of(dynamics=dynamics, kinematic_start=start, replan="fixed")
+        policy.reset(image_of(goal))
+        first = policy.act(observation(REST))
+        if ahead:
+            policy.act(observation(REST), first[None])
+        else:
+            policy.act(observation(first))
+        plans.append(policy.plan.actions)
+        contexts.append(dynamics.started[-1])
+        assert len(policy._history) == (1 if ahead else 2)  # what was only expected is not kept
+    assert torch.allclose(*plans, atol=0.02)
+    (latents, motion), (expected, foreseen) = contexts
+    assert torch.allclose(latents, expected, atol=0.02)
+    assert torch.allclose(motion.deltas, foreseen.deltas, atol=1e-4)
+
+
+def test_the_goal_and_every_frame_are_encoded_once(monkeypatch):
+    dynamics, encoded = ToyDynamics(), []
+    monkeypatch.setattr(dynamics, "encode", lambda image: (encoded.append(1), ToyDynamics.encode(dynamics, image))[1])
+    run(policy_of(dynamics=dynamics, solver=CEM(8, 2, 1)), moved(), moves=3)
+    assert len(encoded) == 1 + 3
+
+
+def test_after_several_steps_a_plan_begins_with_what_is_left_of_the_last_one():
+    policy = policy_of(rewiden=0.5, replan="fixed")
+    run(policy, moved(), moves=1)
+    first = policy.plan
+    scene, _ = policy._scene(observation(REST))
+    later = policy._initial(scene, 3, 2)
+    assert torch.equal(later.mean, first.actions[[2, 2, 2]])
+    policy.act(observation(REST), first.actions[:2].numpy())
+    assert policy.statistics[-1].horizon == 3

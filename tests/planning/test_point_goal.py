@@ -13,7 +13,8 @@ from torch.nn import functional
 from dexworld.forecast import Forecast
 from dexworld.planning.cem import CEM
 from dexworld.planning.hand_space import HandSpaceSolver
-from dexworld.planning.mpc import MPCConfig, MPCPolicy
+from dexworld.planning.mpc import MPCPolicy
+from dexworld.planning.mpc_config import MPCConfig
 from dexworld.planning.objectives import FINAL, KeypointPixels
 from dexworld.planning.point_goal import AHEAD, PointGoal, moved_points
 from dexworld.planning.presets import point_objective

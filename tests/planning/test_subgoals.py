@@ -11,7 +11,7 @@ from test_point_goal import CELL, PointDynamics, ToyPoints, maps_of
 from dexworld.forecast import Forecast
 from dexworld.geometry import invert, project
 from dexworld.planning.cem import CEM
-from dexworld.planning.mpc import MPCConfig
+from dexworld.planning.mpc_config import MPCConfig
 from dexworld.planning.presets import SUBGOALS, PlannerPreset, point_objective, task_preset
 from dexworld.planning.subgoals import _BELOW, LEFT_PX, TAKE_AND_PUT, SubgoalPolicy
 from dexworld.robots.franka_allegro import FrankaAllegro

@@ -69,6 +69,17 @@ def test_the_cpu_preset_asks_the_model_for_about_fifteen_hundred_candidate_steps
         preset("gpu")
 
 
+@pytest.mark.parametrize("task", [*FINGER_STD, *LIKE])
+def test_the_realtime_planner_has_half_the_rounds_and_always_looks_its_whole_horizon_ahead(task):
+    for points in (False, True):
+        usual, quick = (task_preset(name, task, points) for name in ("cpu", "realtime"))
+        rounds = [getattr(each.solver, "solver", each.solver).iterations for each in (usual, quick)]
+        assert rounds == [4, 2]
+        assert quick.config.replan == "fixed"
+        assert (quick.config.kinematic_start is None) == (usual.config.kinematic_start is None)
+        assert (quick.objective, quick.stages) == (usual.objective, usual.stages)
+
+
 @pytest.mark.parametrize("name", ["cpu", "paper"])
 @pytest.mark.parametrize("task", ["reach", "place", "push"])
 def test_options_replace_what_they_name_and_leave_the_rest_of_the_preset(name, task):

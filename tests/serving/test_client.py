@@ -10,7 +10,7 @@ import pytest
 
 from dexworld.serving.serve_config import ServerConfig
 from dexworld.serving.socket_server import SocketServer
-from dexworld_client import Chunk, Client, ControlLoop, Follower, JointLimits
+from dexworld_client import Chunk, Client, ControlLoop, Follower, JointLimits, ServerError
 from serving_fixtures import Echo
 
 NAMES = ("one", "two")
@@ -61,6 +61,44 @@ def test_a_chunk_that_grows_old_on_the_way_is_given_up():
     assert not isinstance(follower.wanted(), str)
     time.sleep(0.06)
     assert [follower.wanted(), follower.wanted()] == ["stale", "idle"]
+    assert follower.take(chunk(sequence=2, age=0.04), np.zeros(2)) == "stale"  # planned ahead of a way that ended
+    assert follower.take(chunk(sequence=3), np.zeros(2)) is None
+
+
+AHEAD = ((0.2, 0.0), (0.2, 0.4), (0.0, 0.4))
+
+
+def test_what_is_under_way_is_carried_out_and_the_next_chunk_begins_where_it_ends():
+    follower = Follower(NAMES, 0.02)
+    assert follower.underway(1.0).shape == (0, 2)
+    follower.take(chunk(AHEAD, execute=1), np.zeros(2))
+    way = [follower.wanted() for _ in range(10)]
+    np.testing.assert_array_equal(follower.underway(1.5), AHEAD[:2])
+    assert follower.take(chunk([(0.5, 0.4)], 2, execute=1), np.array(AHEAD[1])) is None
+    assert follower.waiting
+    way += [follower.wanted() for _ in range(140)]
+    assert follower.done
+    np.testing.assert_allclose(np.stack(way)[[49, 99, 149]], [*AHEAD[:2], (0.5, 0.4)])
+    assert np.abs(np.diff(way, axis=0)).max() < 1.6 * 0.4 / 0.8 * 0.02  # no jump where chunks meet
+
+
+def test_a_chunk_that_comes_late_finds_the_arm_at_rest_where_it_begins():
+    follower = Follower(NAMES, 0.02)
+    follower.take(chunk(AHEAD, execute=1), np.zeros(2))
+    follower.wanted()
+    np.testing.assert_array_equal(follower.underway(0.4), AHEAD[:1])
+    way = [follower.wanted() for _ in range(99)]
+    np.testing.assert_array_equal(way[60:], [AHEAD[0]] * 39)
+    assert len(follower.underway(0.4)) == 0  # over: a robot that rests has nothing under way
+    follower.take(chunk([(0.3, 0.0)], 2), np.array(AHEAD[0]))
+    np.testing.assert_allclose([follower.wanted() for _ in range(50)][-1], (0.3, 0.0))
+
+
+def test_a_chunk_has_no_more_steps_under_way_than_it_has():
+    follower = Follower(NAMES, 0.02)
+    follower.take(chunk(AHEAD, execute=1), np.zeros(2))
+    follower.wanted()
+    np.testing.assert_array_equal(follower.underway(7.0), AHEAD)
 
 
 class Point:
@@ -93,6 +131,28 @@ class Steps(Echo):
 
     def metadata(self):
         return {"clock": True}
+
+
+class Ahead(Steps):
+    """A slow policy that plans from where the arm will be; `moving`: whether `robot` moved while it thought."""
+
+    def __init__(self, robot):
+        super().__init__()
+        self.robot, self.moving, self.underway = robot, [], []
+
+    def answer(self, message):
+        if "ping" in message:
+            return super().answer(message)
+        before = len(self.robot.commands)
+        time.sleep(0.3)
+        self.moving.append(bool(np.ptp(self.robot.commands[before:], axis=0).any()))
+        self.underway.append(message.get("underway", np.zeros((0, 2))))
+        start = [*self.underway[-1], *([] if len(self.underway[-1]) else [message["joint_targets"]])][-1]
+        actions = start + np.outer(np.arange(1, 4), [0.1, 0.0])
+        return {"actions": actions, "joints": list(self.names), "step_seconds": 0.25, "execute": 1}
+
+    def metadata(self):
+        return {"clock": True, "underway": True}
 
 
 @contextmanager
@@ -172,3 +232,25 @@ def test_a_robot_that_is_gone_ends_the_loop():
         threading.Timer(0.2, lambda: setattr(robot, "broken", True)).start()
         with pytest.raises(ConnectionError, match="the robot is gone"):
             ControlLoop(robot, client, LIMITS, seconds=0.005).run(5)
+
+
+def test_a_loop_that_plans_ahead_moves_while_the_policy_thinks():
+    robot = Point()
+    policy = Ahead(robot)
+    with served(policy) as client:
+        loop = ControlLoop(robot, client, LIMITS, seconds=0.005, ahead=True)
+        loop.run(3)
+    assert policy.moving == [False, True, True]
+    assert len(policy.underway[0]) == 0
+    steps = sum(map(len, policy.underway)) + 1
+    assert len(policy.underway[1]) >= 2  # 0.3 s of steps that take 0.25 s
+    np.testing.assert_allclose(robot.commands[-1], [0.1 * steps, 0.0], atol=1e-6)
+    within(robot, 0.005)
+    assert set(loop.filter.counts) <= {"idle"}
+
+
+def test_a_loop_does_not_plan_ahead_with_a_server_that_does_not():
+    robot = Point()
+    with served(Steps()) as client, pytest.raises(ServerError, match="doesn't plan ahead"):
+        ControlLoop(robot, client, LIMITS, seconds=0.005, ahead=True).run(2)
+    within(robot, 0.005)

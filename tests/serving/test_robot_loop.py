@@ -5,12 +5,20 @@ import time
 import numpy as np
 import pytest
 
+from dexworld.data.datasets import open_dataset
+from dexworld.data.lerobot.layout import open_layout
+from dexworld.data.prepare.job import PrepareConfig, prepare
+from dexworld.data.readers import ReaderOptions
+from dexworld.data.readers.robot_run import RobotRunOptions
+from dexworld.data.store.store_settings import PrepareSettings
+from dexworld.hands import RIGHT, WRIST
 from dexworld.serving.policy_service import PolicyConfig, PolicyService
 from dexworld.serving.serve_config import ServerConfig
 from dexworld.serving.simulated_robot import RobotConfig, SimulatedRobot
 from dexworld.serving.socket_server import SocketServer
-from dexworld_client import Client, ControlLoop, JointLimits, ServerError
-from serving_fixtures import KINDS, NAMES, RobotLink, killed, started
+from dexworld.sim.kitchen.kitchen_tasks import draw_episodes
+from dexworld_client import Client, ControlLoop, JointLimits, Recorder, ServerError
+from serving_fixtures import KINDS, NAMES, Loop, RobotLink, killed, play, started
 
 SEED = 916_000
 
@@ -29,6 +37,13 @@ def kitchen():
     with server:
         yield robot, f"ws://127.0.0.1:{server.port}"
     robot.stop()
+
+
+@pytest.fixture(scope="module")
+def loop(kitchen):
+    """A server, a client and a network, in processes of their own."""
+    with Loop(int(kitchen[1].rsplit(":", 1)[1])) as parts:
+        yield parts
 
 
 def assert_unharmed(report):
@@ -62,9 +77,10 @@ def test_a_served_planner_reaches_with_a_simulated_robot_whose_line_is_bad():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_whoever_is_killed_while_the_robot_moves_it_comes_to_rest(kitchen, kind):
-    robot, address = kitchen
-    assert killed(kind, robot, int(address.rsplit(":", 1)[1]), np.random.default_rng(SEED))
+def test_whoever_is_killed_while_the_robot_moves_it_comes_to_rest(kitchen, loop, kind):
+    robot, _ = kitchen
+    _, rests = killed(kind, robot, loop, np.random.default_rng(SEED))
+    assert rests
     assert_unharmed(robot.report())
 
 
@@ -84,6 +100,39 @@ def test_lost_frames_are_looked_for_again_and_commands_keep_the_robots_beat():
     assert robot.commands[-1][1] - robot.commands[0][1] == pytest.approx(-0.2, abs=1e-3)
     assert not {"velocity", "position", "order", "stale"} & set(loop.filter.counts)
     assert_unharmed(report)
+
+
+def test_a_recorded_run_becomes_a_store_to_train_from(kitchen, tmp_path):
+    robot, address = kitchen
+    link = RobotLink(address)
+    facts = {"robot": "franka-allegro", "task": "raise the arm"}
+    with (
+        SocketServer(ServerConfig(port=0), Rise(), "rise") as policy,
+        Client(f"ws://127.0.0.1:{policy.port}") as client,
+        Recorder(tmp_path / "runs" / "one", **facts) as file,
+    ):
+        limits = JointLimits(**link.facts["limits"])
+        ControlLoop(link, client, limits, max_age_s=100.0, paced=True, recorder=file).run(1)
+        file.write(frame={"image": "an end that is torn off"})
+    link.close()
+    run = tmp_path / "runs" / "one.run"
+    run.write_bytes(run.read_bytes()[:-5])
+    commands = np.stack(robot.commands)
+    options = {"settings": PrepareSettings(height=112), "workers": 1}
+    slow = ReaderOptions(robot_run=RobotRunOptions(longest_gap_s=60.0))  # a machine that others use
+    assert prepare(PrepareConfig(run.parent, tmp_path / "store", **options, reader=slow)).ok
+    assert {"observation.state", "action"} <= set(open_layout(tmp_path / "store").features)  # what LeRobot trains on
+    (episode,) = open_dataset(tmp_path / "store")
+    assert (episode.task, episode.fps, len(episode) >= 3) == ("raise the arm", 5.0, True)
+    assert episode.frames.read([0]).shape == (1, 112, 196, 3)
+    assert episode["interventions"].min() >= 0
+    moved = np.abs(episode["joint_targets"][:, None] - commands).max(-1).min(1)
+    assert moved.max() < 0.02  # the commands; the robot brakes by itself where they come late
+    assert episode.keypoints_valid[:, RIGHT].all()
+    assert np.ptp(episode.keypoints_world[:, WRIST + RIGHT.start], axis=0).max() > 0.01  # the hand moves
+    assert (np.diff(episode["joint_positions"][:, 1]) < 1e-3).all()
+    with pytest.raises(FileExistsError):
+        Recorder(run)
 
 
 def test_only_one_client_commands_and_in_order(kitchen):
@@ -110,8 +159,26 @@ def test_only_one_client_commands_and_in_order(kitchen):
     assert_unharmed(report)
 
 
+def test_in_simulated_time_an_arm_that_plans_ahead_does_more_in_the_same_seconds_and_the_same_every_time():
+    (episode,) = draw_episodes("reach", SEED, 1)
+    steps = {}
+    for ahead in (False, True, True):
+        service = Rise(0.1)
+        done = play(episode, service, 0.9, ahead, 4.0)
+        assert done.pop("plan_cpu_s") > 0
+        assert steps.setdefault(ahead, done) == done
+        starts = [message.get("underway", message["joint_targets"][None])[-1, 1] for message in service.told]
+        np.testing.assert_allclose(np.diff(starts), -0.1, atol=1e-3)  # each chunk begins where the last one ends
+    assert steps[True]["moving_s"] > 1.4 * steps[False]["moving_s"]
+    assert steps[True]["asked"] == 5
+    assert steps[False]["asked"] == 3
+
+
 class Rise:
-    """A policy that raises the arm."""
+    """A policy that raises the arm, so many radians a step; `told` are its observations."""
+
+    def __init__(self, step=0.2):
+        self.step, self.told = step, []
 
     def metadata(self):
         return {}
@@ -120,9 +187,10 @@ class Rise:
         return self
 
     def answer(self, message):
-        target = message["joint_targets"].copy()
-        target[1] -= 0.2
-        return {"actions": target[None], "joints": NAMES}
+        self.told.append(message)
+        target = message.get("underway", message["joint_targets"][None])[-1].copy()
+        target[1] -= self.step
+        return {"actions": target[None], "joints": NAMES, "step_seconds": 1.0, "execute": 1}
 
     def close(self):
         pass

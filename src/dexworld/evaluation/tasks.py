@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from itertools import combinations, islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from dexworld.evaluation.runner import Played, play
 from dexworld.models.reference import REFERENCE
 from dexworld.models.world_model import WorldModel, load_world_model
 from dexworld.planning.policies import POLICIES, comparable, make_policy
-from dexworld.planning.presets import PlannerOptions
+from dexworld.planning.presets import Planner, PlannerOptions
 from dexworld.robots.task_suite import Episode, Rejection, task_suite
 from dexworld.sim.render import Backend, choose_backend
 
@@ -47,8 +47,8 @@ class TasksConfig:
     """Episodes of each task."""
     seed: int = 1_000_000
     """First held-out scene."""
-    planner: Literal["cpu", "paper"] = "cpu"
-    """Planner preset; `paper` is {T, N, K, L} = {3, 512, 10, 10}."""
+    planner: Planner = "cpu"
+    """Planner preset; `paper` is {T, N, K, L} = {3, 512, 10, 10}, `realtime` is `cpu` with half its rounds."""
     planning: PlannerOptions = field(default_factory=PlannerOptions)
     simulator_episodes: int = 20
     """How many episodes of each task the search in the true simulator plays; it is slow."""
@@ -63,10 +63,12 @@ class TasksConfig:
     policies: tuple[str, ...] = tuple(POLICIES)
     """Which policies play; the learned ones where they are given."""
     env: str = "kitchen"
-    """Whose tasks: `kitchen`, `adroit` (extra `adroit`) or the suite of an installed package."""
+    """Whose tasks: `kitchen`, `adroit` (extra `adroit`), `table` or the suite of an installed package."""
+    robot: str = ""
+    """Who is at the table: a description that names its own `model`, or a robot that dexworld ships one of."""
 
     def __post_init__(self) -> None:
-        suite = task_suite(self.env)
+        suite = task_suite(self.env, self.robot)
         suite.check(self.tasks)
         object.__setattr__(self, "tasks", self.tasks or suite.standard)
         strange = [name for name in self.policies if name not in POLICIES]
@@ -173,7 +175,7 @@ def _draw(
     What the ledger holds is not drawn again: outcomes stand in for their episodes.
     """
     episodes: list[Episode | EpisodeOutcome] = []
-    draw = task_suite(config.env).draw
+    draw = task_suite(config.env, config.robot).draw
     rejections: Counter = Counter()
     seeds = iter(range(config.seed, config.seed + config.episodes * MAX_REJECTED))
     while some := list(islice(seeds, config.episodes - len(episodes))):
@@ -226,7 +228,7 @@ def _learned(folders: tuple[str, ...], checkpoint: str) -> dict[str, GoalPolicy]
 
 def _play_all(episode: Episode, with_simulator: bool, config: TasksConfig) -> EpisodeOutcome:
     """One episode by every policy, in one scene."""
-    suite = task_suite(config.env)
+    suite = task_suite(config.env, config.robot)
     environment = suite.environment(episode.task, config.backend)
     model, policies = _model(config.checkpoint), _learned(config.policy_checkpoint, config.checkpoint)
     learned = {name: LearnedPolicy(each, model.encode, environment.robot) for name, each in policies.items()}

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dexworld.geometry import invert, project
 from dexworld.hands import TRACKED
+from dexworld.planning.deadline import Deadline
 from dexworld.planning.objectives import Objective, as_sum
 from dexworld.planning.point_tracker import PointTracker
 from dexworld.planning.protocols import Dynamics, Goal, Rollout
@@ -65,8 +66,8 @@ class CandidateCost:
     """Cost of candidate joint targets (N, T, J), as `CostFunction` asks. Built anew for every plan.
 
     dynamics, context: the world model and its context; both None plans on kinematics alone, and then the objective
-    must not need a model (ValueError). points: where the goal's points are now, for objectives on points.
-    `model_candidates` counts those that the model ran for.
+    must not need a model (ValueError). points: where the goal's points are now, for objectives on points. deadline:
+    candidates that the model has no time for cost Inf. `model_candidates` counts those that it ran for.
     """
 
     def __init__(
@@ -80,8 +81,10 @@ class CandidateCost:
         context: Any = None,
         points: PointTracker | None = None,
         config: ModelConfig = ModelConfig(),
+        deadline: Deadline | None = None,
     ) -> None:
         self.robot, self.goal, self.scene = robot, goal, scene
+        self._deadline = deadline or Deadline(None)
         self.dynamics, self.context, self.points, self.config = dynamics, context, points, config
         self.objective = as_sum(objective)
         self.cheap, self.model = self.objective.part(needs_model=False), self.objective.part(needs_model=True)
@@ -102,14 +105,21 @@ class CandidateCost:
             return cheap
         chosen = self._screened(cheap)
         if chosen is None:
-            self.model_candidates += len(samples)
-            return cheap + self.model(self.predict(rollout), self.goal)
-        model = self.model(self.predict(_select(rollout, chosen)), self.goal)
-        self.model_candidates += len(chosen)
+            return cheap + self._in_time(rollout, len(samples))
+        model = self._in_time(_select(rollout, chosen), len(chosen))
         finite = model.detach()[torch.isfinite(model.detach())]
         self._worst_model_cost = max([self._worst_model_cost, *finite.tolist()])
         rest = torch.full_like(cheap, self._worst_model_cost if len(finite) else math.inf)
         return cheap + rest.index_copy(0, chosen, model)
+
+    def _in_time(self, rollout: Rollout, count: int) -> Tensor:
+        """Model costs (N,) of a kinematic rollout of N = `count` candidates, as many as the deadline allows."""
+
+        def some(part: slice) -> Tensor:
+            self.model_candidates += part.stop - part.start
+            return self._model_costs(rollout if part == slice(0, count) else _select(rollout, part))
+
+        return self._deadline.costs(some, count)
 
     @torch.no_grad()
     def imagine(self, actions: Tensor) -> Rollout:
@@ -140,6 +150,17 @@ class CandidateCost:
         lag[self.robot.arm] = 0.0
         moved = targets - measured
         return measured + moved - torch.minimum(torch.maximum(moved, lag.clamp_max(0.0)), lag.clamp_min(0.0))
+
+    def model_costs(self, samples: Tensor) -> Tensor:
+        """Costs (N,) of joint targets (N, T, J) by the terms that need the model alone."""
+        return self.model(self.predict(self.kinematic_rollout(samples)), self.goal)
+
+    def _model_costs(self, rollout: Rollout) -> Tensor:
+        """The same of a kinematic rollout, by other processes where the dynamics has some."""
+        elsewhere = getattr(self.dynamics, "candidate_costs", None)
+        if elsewhere is None or torch.is_grad_enabled():
+            return self.model(self.predict(rollout), self.goal)
+        return elsewhere(self, rollout.joint_targets)
 
     def predict(self, rollout: Rollout) -> Rollout:
         """The rollout with what the terms ask the world model for: latents, keypoints, pictures, points."""
@@ -201,7 +222,7 @@ def require_decoder(dynamics: Dynamics | None) -> Callable[[Tensor], Tensor]:
     return decode
 
 
-def _select(rollout: Rollout, chosen: Tensor) -> Rollout:
+def _select(rollout: Rollout, chosen: Tensor | slice) -> Rollout:
     """Only the chosen candidates of a kinematic rollout."""
     batched = ("joint_targets", "pixels", "keypoints_base", "hand_rotation")
     return replace(rollout, **{name: getattr(rollout, name)[chosen] for name in batched})

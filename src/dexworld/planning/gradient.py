@@ -122,10 +122,11 @@ class KinematicStart:
     """A search on the terms that need no model (0.2 CPU-seconds). The model-based one starts around what it found.
 
     STD_SHARE: of the initial std, for the model-based search. MIXED: candidates that still come from the original
-    distribution at first, in case the hand alone leads nowhere.
+    distribution at first, in case the hand alone leads nowhere. TIME_SHARE: of the time until a deadline.
     """
 
     solver: Solver = field(default_factory=kinematic_solver)
 
     STD_SHARE: ClassVar[float] = 0.2
     MIXED: ClassVar[int] = 16
+    TIME_SHARE: ClassVar[float] = 1 / 3

@@ -3,37 +3,30 @@
 Unlike the release, re-planning feeds the world model the executed motion instead of zeros, and widens the search again.
 """
 
+import copy
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dexworld.hands import NUM_TRACKED
-from dexworld.planning.approach import Approach
-from dexworld.planning.candidates import CandidateCost, ModelConfig, Scene, require_decoder
+from dexworld.planning.candidates import CandidateCost, Scene, require_decoder
+from dexworld.planning.deadline import Deadline
 from dexworld.planning.gradient import KinematicStart
 from dexworld.planning.hand_space import HandSpaceSolver
+from dexworld.planning.mpc_config import MPCConfig
 from dexworld.planning.objectives import Objective, WeightedSum, as_sum
 from dexworld.planning.point_goal import clicked_points, moved_points
 from dexworld.planning.point_tracker import PointTracker
-from dexworld.planning.protocols import (
-    Dynamics,
-    Gaussian,
-    Goal,
-    GoalPoints,
-    Plan,
-    PlanStatistics,
-    Rollout,
-    Solver,
-)
+from dexworld.planning.protocols import Dynamics, Gaussian, Goal, GoalPoints, Plan, PlanStatistics, Rollout, Solver
 from dexworld.planning.robot_in_picture import fingertips, silhouette_in_goal, silhouette_now
 from dexworld.planning.scene_colours import colour_cells
 from dexworld.planning.search import Archive, white_noise
-from dexworld.robots.boxes import Box, Boxes
+from dexworld.robots.boxes import Boxes
 from dexworld.robots.observation import Observation, crop_margins, cropped_image
 from dexworld.robots.robot import Robot
 from dexworld.track import Track
@@ -47,51 +40,13 @@ def _kept(cost: CandidateCost, initial: Gaussian) -> Plan:
 
 
 @dataclass(frozen=True)
-class MPCConfig:
-    """How the policy plans. Angles in radians; paper: section 4.4 and its appendix C.
-
-    horizon: steps T. replan: `shrink` plans the steps that remain of it (3, 2, 1: the paper); `fixed` always T.
-    arm_std, finger_std: initial spread (paper: 0.3 and 0.1, fingers 0.01 when placing). rewiden: when re-planning, the
-        std is at least this share of the initial one (the release: 0).
-    max_history: observed frames the model is given, newest last. kinematic_start: None plans with the model at once.
-    image_size: (height, width) that the dynamics takes; images are cropped to their middle. None takes them whole.
-    reached_px: the hand stands still while the goal's points are on average this near to where they should be: what is
-        left is then less than a forecast's error.
-    approach: pushes that join the first population of a search in hand space; for goals on points.
-    keep_out: boxes (low corner, high corner), metres in the world, that the arm stays out of; for `KeepOut`.
-    """
-
-    horizon: int = 3
-    replan: Literal["shrink", "fixed"] = "shrink"
-    arm_std: float = 0.3
-    finger_std: float = 0.1
-    rewiden: float = 0.5
-    max_history: int = 4
-    kinematic_start: KinematicStart | None = None
-    model: ModelConfig = field(default_factory=ModelConfig)
-    image_size: tuple[int, int] | None = None
-    reached_px: float = 6.0
-    approach: Approach | None = None
-    keep_out: tuple[Box, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.horizon < 1 or self.max_history < 1:
-            raise ValueError(f"horizon and max_history must be at least 1, got {self.horizon} and {self.max_history}")
-        if self.replan not in ("shrink", "fixed"):
-            raise ValueError(f"replan is {self.replan!r}; choose 'shrink' or 'fixed'")
-        if self.arm_std <= 0 or self.finger_std <= 0 or not 0 <= self.rewiden <= 1:
-            raise ValueError("arm_std and finger_std must be above 0 and rewiden between 0 and 1")
-        if not self.reached_px >= 0:
-            raise ValueError(f"reached_px must not be negative, got {self.reached_px}")
-
-
-@dataclass(frozen=True)
 class _Frame:
-    """One observed frame: latents (P, D) or None, measured joints (J,), camera pose (4, 4)."""
+    """A frame, seen or expected: latents (P, D) or None, joints (J,), camera pose (4, 4); and its step."""
 
     latents: Tensor | None
     joint_positions: Tensor
     world_from_camera: Tensor
+    step: int
 
 
 class MPCPolicy:
@@ -123,6 +78,9 @@ class MPCPolicy:
         self.seed, self.device = seed, torch.device(device)
         self.statistics: list[PlanStatistics] = []
         self.plan: Plan | None = None
+        self._deadline = Deadline(None)
+        self._last_s = 0.0  # what follows a search
+        self._begin = -1
         self._imagined: Rollout | None = None
         self._goal: Goal | None = None
         self._clicks: GoalPoints | None = None
@@ -166,7 +124,7 @@ class MPCPolicy:
         self._goal = None if goal_image is None else self._pictured(goal_image, goal_pixels)
         self._points: PointTracker | None = None
         self._history: list[_Frame] = []
-        self._steps = 0
+        self._now = self._begin = -1  # steps at which the last frame was seen, and the last plan begins
         self.plan, self._imagined, self.statistics = None, None, []
         self._generator = torch.Generator().manual_seed(self.seed if seed is None else seed)
 
@@ -197,22 +155,34 @@ class MPCPolicy:
         top, left = crop_margins(whole, self.config.image_size or (whole[0], whole[1]))
         return torch.tensor([left, top], dtype=torch.float32, device=self.device)
 
-    def act(self, observation: Observation) -> np.ndarray:
+    def act(self, observation: Observation, underway: np.ndarray | None = None) -> np.ndarray:
         """Joint targets (J,) for the next step, within the limits.
 
-        Measured joints or targets outside their limits are moved back and counted in the statistics. Raises ValueError
-        before a reset or if the image isn't of the goal's size.
-        """
-        began = time.perf_counter()
-        scene, clamped = self.watch(observation)
-        horizon = max(1, self.config.horizon - (self._steps if self.config.replan == "shrink" else 0))
+        underway: joint targets (U, J) of the steps that the robot carries out before this plan begins. The plan is then
+        for the state after them: the hand's by kinematics, everything else's by the model. The last plan began when
+        this observation was made, or with U = 0 a step before.
 
-        plan, cost, kinematic = self._search(scene, horizon)
-        seconds = time.perf_counter() - began
+        Measured joints or targets outside their limits are moved back and counted in the statistics. Raises ValueError
+        before a reset, if the image isn't of the goal's size, and if `underway` isn't finite or of another shape.
+        """
+        began, limit = time.perf_counter(), self.config.deadline_s
+        self._deadline = Deadline(None if limit is None else limit - self._last_s)
+        steps = 0 if underway is None else len(underway)
+        self._begin = steps if self._begin < 0 else self._begin + max(1, steps)
+        self._now = self._begin - steps
+        scene, clamped = self.watch(observation)
+        seen = self._history, self._points
+        if underway is not None and steps:
+            scene = self._ahead(scene, self._checked(underway))
+        horizon = max(1, self.config.horizon - (self._begin if self.config.replan == "shrink" else 0))
+        initial = self._initial(scene, horizon, max(1, steps))
+
+        plan, cost, kinematic = self._search(scene, initial)
+        self._history, self._points = seen
+        searched = time.perf_counter()
         self.plan, self._imagined = plan, cost.imagine(plan.actions)
-        self._steps += 1
         entry = PlanStatistics(
-            seconds=seconds,
+            seconds=searched - began,
             horizon=horizon,
             history=plan.history,
             kinematic_history=kinematic.history if kinematic else (),
@@ -221,8 +191,10 @@ class MPCPolicy:
             cost=plan.cost,
             terms=cost.explain(self._imagined),
             clamped=clamped,
+            complete=plan.complete,
         )
         self.statistics.append(entry)
+        self._last_s = time.perf_counter() - searched
         return self.robot.clamp(plan.actions[0]).cpu().numpy().astype(np.float64)
 
     def watch(self, observation: Observation) -> tuple[Scene, int]:
@@ -244,16 +216,38 @@ class MPCPolicy:
         self._observe(observation, scene)
         return scene, clamped
 
-    def _search(self, scene: Scene, horizon: int) -> tuple[Plan, CandidateCost, Plan | None]:
+    def _search(self, scene: Scene, initial: Gaussian) -> tuple[Plan, CandidateCost, Plan | None]:
         """The plan, what judged it, and the cheap search before it, if any."""
-        initial = self._initial(scene, horizon)
         bounds = self.robot.limits.to(scene.joint_targets)
         start, kinematic = self._kinematic_start(initial, scene, bounds)
         cost = self._cost_function(scene, self.objective)
-        proposals = self._proposals(initial) if start is not initial else self._approaches(scene, bounds, horizon)
+        steps = len(initial.mean)
+        proposals = self._proposals(initial) if start is not initial else self._approaches(scene, bounds, steps)
         if self.reached:
             return _kept(cost, start), cost, kinematic
-        return self._solver(self.solver, scene).solve(cost, start, bounds, self._generator, proposals), cost, kinematic
+        solver = self._solver(self.solver, scene)
+        return self._deadline.search(solver, cost, start, bounds, self._generator, proposals), cost, kinematic
+
+    @torch.no_grad()
+    def _ahead(self, scene: Scene, underway: Tensor) -> Scene:
+        """The scene after joint targets (U, J); what the model expects until then joins history and points."""
+        cost = self._cost_function(scene, self.objective)
+        rollout, joints = cost.imagine(underway), cost.expected_positions(underway)
+        latents = [None] * len(joints) if rollout.latents is None else rollout.latents[0]
+        frames = zip(latents, joints, strict=True)
+        expected = [_Frame(*each, scene.world_from_camera, self._now + 1 + step) for step, each in enumerate(frames)]
+        if self._points is not None:
+            self._points = copy.copy(self._points)
+            track = self._executed([self._history[-1], *expected], scene, (1, 1 + len(expected)))
+            self._points.moved(self.dynamics.condition(track))
+        self._history = [*self._history, *expected][-self.config.max_history :]
+        return replace(scene, joint_positions=joints[-1], joint_targets=underway[-1])
+
+    def _checked(self, underway: np.ndarray) -> Tensor:
+        """Joint targets (U, J) within the limits."""
+        if underway.ndim != 2 or underway.shape[1] != len(self.robot.joints) or not np.isfinite(underway).all():
+            raise ValueError(f"underway must be finite and (U, {len(self.robot.joints)}), not {underway.shape}")
+        return self.robot.clamp(self._tensor(underway))
 
     @property
     def points(self) -> Tensor | None:
@@ -296,7 +290,7 @@ class MPCPolicy:
             latents = self.dynamics.encode(image)
         if latents is not None and self.objective.needs_points:
             self._track_points(latents, image, scene)
-        frame = _Frame(latents, scene.joint_positions, scene.world_from_camera)
+        frame = _Frame(latents, scene.joint_positions, scene.world_from_camera, self._now)
         if self._history and self.objective.needs_model and getattr(self.dynamics, "needs_still_camera", False):
             moved = (self._history[0].world_from_camera - frame.world_from_camera).abs().max()
             if float(moved) > 1e-4:
@@ -308,7 +302,10 @@ class MPCPolicy:
         if not self._history and self.objective.needs_decoder:
             silhouette = silhouette_now(self._cheap(scene))
             self._goal = replace(self.goal, start_picture=colour_cells(image), start_silhouette=silhouette)
-        self._history = [*self._history, frame][-self.config.max_history :]
+        # The model's frames are one step apart; what was seen before a longer gap is of no use to it.
+        last = self._history[-1].step if self._history else -1
+        before = [each for each in self._history if each.step < self._now] if last >= self._now - 1 else []
+        self._history = [*before, frame][-self.config.max_history :]
 
     def _cheap(self, scene: Scene) -> CandidateCost:
         return CandidateCost(self.robot, self.objective.part(needs_model=False), self.goal, scene)
@@ -317,7 +314,7 @@ class MPCPolicy:
         """Look for the goal's points; in the first frame find out which they are."""
         dynamics: Any = self.dynamics
         if self._points is not None:
-            last = _Frame(None, scene.joint_positions, scene.world_from_camera)
+            last = _Frame(None, scene.joint_positions, scene.world_from_camera, self._now)
             self._points.moved(dynamics.condition(self._executed([self._history[-1], last], scene, (1, 2))))
             self._points.observe(latents, silhouette_now(self._cheap(scene)))
             return
@@ -350,15 +347,18 @@ class MPCPolicy:
         dynamics = self.dynamics if objective.needs_model else None
         context = self._context(scene, dynamics) if dynamics is not None and objective.needs_rollout else None
         models: dict[str, Any] = {"dynamics": dynamics, "context": context, "points": self._points}
-        return CandidateCost(self.robot, objective, self.goal, scene, **models, config=self.config.model)
+        options: dict[str, Any] = {"config": self.config.model, "deadline": self._deadline}
+        return CandidateCost(self.robot, objective, self.goal, scene, **models, **options)
 
-    def _initial(self, scene: Scene, horizon: int) -> Gaussian:
-        """Around the targets in force at first, so that a grasp keeps its grip; then around the last plan's rest."""
+    def _initial(self, scene: Scene, horizon: int, later: int = 1) -> Gaussian:
+        """Around the targets in force at first, so that a grasp keeps its grip; then around the rest of the last plan,
+        which began `later` steps before.
+        """
         std = scene.joint_targets.new_full((horizon, len(self.robot.joints)), self.config.finger_std)
         std[:, self.robot.arm] = self.config.arm_std
         if self.plan is None or len(self.plan.actions) < 2:
             return Gaussian(scene.joint_targets.expand(horizon, -1).clone(), std)
-        shift = torch.arange(1, horizon + 1).clamp_max(len(self.plan.actions) - 1)
+        shift = torch.arange(later, later + horizon).clamp_max(len(self.plan.actions) - 1)
         found = self.plan.distribution.std[shift]
         return Gaussian(self.plan.actions[shift], torch.maximum(found, self.config.rewiden * std))
 
@@ -368,7 +368,8 @@ class MPCPolicy:
         if start is None or not self.objective.needs_model or not objective.guides(self.goal):
             return initial, None
         cost = self._cost_function(scene, objective)
-        plan = self._solver(start.solver, scene).solve(cost, initial, bounds, self._generator)
+        deadline = self._deadline.part(start.TIME_SHARE)
+        plan = deadline.search(self._solver(start.solver, scene), cost, initial, bounds, self._generator)
         return Gaussian(plan.actions, start.STD_SHARE * initial.std), plan
 
     def _solver(self, solver: Solver, scene: Scene) -> Solver:

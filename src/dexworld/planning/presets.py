@@ -1,7 +1,8 @@
 """Planners that are ready to use, and what changes in them from one task to the next.
 
-`paper` is the paper's; `cpu` plans an episode of three moves in 3 s on one CPU core. The paper changes planners by hand
-too: an orientation term for grasping, a smaller finger spread for placing (section 4.4 and appendix C).
+`paper` is the paper's; `cpu` plans an episode of three moves in 3 s on one CPU core; `realtime` is `cpu` with half its
+rounds. The paper changes planners by hand too: an orientation term for grasping, a smaller finger spread for placing
+(section 4.4 and appendix C).
 """
 
 from collections.abc import Callable
@@ -14,9 +15,10 @@ from dexworld.planning.approach import Approach
 from dexworld.planning.candidates import ModelConfig
 from dexworld.planning.cem import CEM
 from dexworld.planning.controls import KinematicsOnly
-from dexworld.planning.gradient import KinematicStart
+from dexworld.planning.gradient import Adam, GradientSolver, KinematicStart
 from dexworld.planning.hand_space import HandSpaceSolver
-from dexworld.planning.mpc import MPCConfig, MPCPolicy
+from dexworld.planning.mpc import MPCPolicy
+from dexworld.planning.mpc_config import MPCConfig
 from dexworld.planning.objectives import JointLimits, KeepOut, KeypointPixels, LatentDistance, Smoothness, WeightedSum
 from dexworld.planning.point_goal import PointGoal
 from dexworld.planning.protocols import Dynamics, Solver
@@ -86,6 +88,8 @@ class PlannerOptions:
     """Candidates of each population that the world model sees; the rest is judged by kinematics."""
     max_batch: int | None = None
     """Candidates in one call of the world model, to bound memory."""
+    deadline_s: float | None = None
+    """Seconds that a plan may take: the search then returns its best so far."""
 
     def applied(self, preset: PlannerPreset) -> PlannerPreset:
         """The preset with these changes. Raises ValueError for values that its parts refuse."""
@@ -128,7 +132,23 @@ def cpu() -> PlannerPreset:
     return PlannerPreset(objective, solver, MPCConfig(kinematic_start=KinematicStart(), model=model))
 
 
-PRESETS: dict[str, Callable[[], PlannerPreset]] = {"paper": paper, "cpu": cpu}
+def realtime() -> PlannerPreset:
+    """`cpu` with half its rounds and a shorter kinematic start: 2 x 24 model candidates per plan."""
+    return _hurried(cpu())
+
+
+def _hurried(chosen: PlannerPreset) -> PlannerPreset:
+    """The preset with half its rounds, always looking its whole horizon ahead, so that an arm has steps to carry out
+    while the next plan is made. Later plans are warm starts, as always: they begin with the rest of the last one.
+    """
+    search: Any = chosen.solver.solver if isinstance(chosen.solver, HandSpaceSolver) else chosen.solver
+    fewer = PlannerOptions(iterations=search.iterations // 2, replan="fixed").applied(chosen)
+    start = KinematicStart(GradientSolver(restarts=2, adam=Adam(steps=25)))
+    return replace(fewer, config=replace(fewer.config, kinematic_start=fewer.config.kinematic_start and start))
+
+
+PRESETS: dict[str, Callable[[], PlannerPreset]] = {"paper": paper, "cpu": cpu, "realtime": realtime}
+Planner = Literal["cpu", "paper", "realtime"]
 
 
 def preset(name: str) -> PlannerPreset:
@@ -142,10 +162,12 @@ def task_preset(name: str, task: str, points: bool = False, subgoals: bool = Tru
     """The planner preset `name` for `task` (of `FINGER_STD` or `LIKE`). Raises ValueError for an unknown name or task.
 
     points: whether the world model follows points; `cpu` then pushes by them, and picks and places by them over
-    sub-goals. subgoals: False leaves those out, for comparison. `paper` changes nothing but the finger
-    spread of placing. With `cpu`, placing and pushing search over straight hand translations: what is held or pushed
-    needs a hand that does not turn, and nine numbers need fewer roll-outs than 69.
+    sub-goals. subgoals: False leaves those out, for comparison. `realtime` changes as `cpu` does, `paper` nothing but
+    the finger spread of placing. With `cpu`, placing and pushing search over straight hand translations: what is held
+    or pushed needs a hand that does not turn, and nine numbers need fewer roll-outs than 69.
     """
+    if name == "realtime":
+        return _hurried(task_preset("cpu", task, points, subgoals))
     if task in SUBGOALS and name == "cpu" and points:
         config = MPCConfig(replan="fixed", model=ModelConfig(contact_deadband=False))
         if subgoals:
@@ -195,7 +217,15 @@ def point_objective() -> WeightedSum:
     return 1.0 * PointGoal() + 0.005 * Smoothness() + 0.01 * JointLimits()
 
 
-def kinematics_only(task: str, dynamics: Dynamics, robot: Robot, seed: int = 0, **changes: Any) -> KinematicsOnly:
+def kinematics_only(
+    task: str,
+    dynamics: Dynamics,
+    robot: Robot,
+    seed: int = 0,
+    *,
+    device: torch.device | str = "cpu",
+    **changes: Any,
+) -> KinematicsOnly:
     """The control for `task` that drives the hand to the goal picture's keypoints and asks no model what happens.
 
     It searches the same space as the planner for that task, with a larger budget, since kinematics cost little.
@@ -204,4 +234,4 @@ def kinematics_only(task: str, dynamics: Dynamics, robot: Robot, seed: int = 0, 
     task = LIKE.get(task, task)
     solver = hand_space(_PLACE_STD, samples=64, iterations=8) if task == "place" else None
     config = MPCConfig(finger_std=FINGER_STD[task], **changes)
-    return KinematicsOnly(dynamics, robot, hand_objective(), solver, config, seed=seed)
+    return KinematicsOnly(dynamics, robot, hand_objective(), solver, config, seed=seed, device=device)

@@ -25,7 +25,8 @@ class Dynamics(Protocol):
     """A world model, as planning and evaluation see it.
 
     Optional: `needs_still_camera`, true where it can't plan with a moving camera; `decode`, images (..., H, W, 3) uint8
-    of latents (..., P, D); `points`, a `PointModel`.
+    of latents (..., P, D); `points`, a `PointModel`; `candidate_costs(cost, samples)`, the `model_costs` of a
+    `CandidateCost` worked out by other processes.
     """
 
     def encode(self, images: Tensor) -> Tensor:
@@ -207,7 +208,8 @@ class Plan:
     """The outcome of a search.
 
     actions: (T, A) and their cost. distribution: where the search ended, for a warm start. elites: (E, T, A) the best
-    candidates ever seen, best first, and elite_costs (E,). history: one entry per iteration.
+    candidates ever seen, best first, and elite_costs (E,). history: one entry per iteration. complete: False where a
+    deadline ended the search.
     """
 
     actions: Tensor
@@ -216,6 +218,7 @@ class Plan:
     elites: Tensor
     elite_costs: Tensor
     history: tuple[IterationStatistics, ...]
+    complete: bool = True
 
     @property
     def evaluated(self) -> int:
@@ -260,7 +263,8 @@ class PlanStatistics:
 
     seconds: wall time. horizon: steps planned. history: the model-based search; kinematic_history: the cheap search
     before it, if any. candidates: evaluated by both; model_candidates: of them, by the world model. cost: of the chosen
-    plan; terms: its weighted parts by name. clamped: input joints moved back inside their limits.
+    plan; terms: its weighted parts by name. clamped: input joints moved back inside their limits. complete: False where
+    the deadline ended the search.
     """
 
     seconds: float
@@ -272,3 +276,4 @@ class PlanStatistics:
     cost: float
     terms: dict[str, float] = field(default_factory=dict)
     clamped: int = 0
+    complete: bool = True

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from dexworld.planning.approach import at_height
 from dexworld.planning.candidates import CandidateCost, Scene
-from dexworld.planning.hand_space import HandSpaceSolver, hand_joints
+from dexworld.planning.hand_space import HandSpaceSolver
 from dexworld.planning.mpc import MPCPolicy
 from dexworld.planning.point_tracker import PointTracker
 from dexworld.planning.protocols import Gaussian, Plan
+from dexworld.robots.hand_ik import hand_joints
 from dexworld.robots.observation import Observation
 
 
@@ -109,7 +110,10 @@ class SubgoalPolicy(MPCPolicy):
             if (left & away).float().mean() > 0.5:
                 self._stage, self._guessed = -1, None
 
-    def _search(self, scene: Scene, horizon: int) -> tuple[Plan, CandidateCost, Plan | None]:
+    def _ahead(self, scene: Scene, underway: Tensor) -> Scene:
+        raise ValueError("sub-goals are planned from what is seen, while the robot stands still: send no `underway`")
+
+    def _search(self, scene: Scene, initial: Gaussian) -> tuple[Plan, CandidateCost, Plan | None]:
         """Where the stages that are left should happen."""
         self._stage = min(self._stage + 1, len(self.stages) - 1)
         stages, like, points = self.stages[self._stage :], scene.joint_targets, self.goal.points
@@ -139,8 +143,12 @@ class SubgoalPolicy(MPCPolicy):
             far = (far * points.weights).sum(-1).mean(-1) / points.weights.sum() / self.goal.image_size[0]
             return far + cheap(rollout, self.goal) + _PRIOR * (samples / std).square().sum((1, 2))
 
+        def judge_in_time(samples: Tensor) -> Tensor:
+            return self._deadline.costs(lambda some: judge(samples[some]), len(samples))
+
         space_bounds = like.new_tensor([[-_FARTHEST, _FARTHEST]] * 3)
-        found = self.solver.solve(judge, Gaussian(self._found, std), space_bounds, self._generator)
+        start = Gaussian(self._found, std)
+        found = self._deadline.search(self.solver, judge_in_time, start, space_bounds, self._generator)
         actions = decode(found.actions[None])
         self._found = torch.where(free > 0, found.actions, self._found)
         spread = Gaussian(actions[0], torch.zeros_like(actions[0]))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from dexworld.models.reference import REFERENCE, checkpoint_path
 from dexworld.models.world_model import load_world_model
 from dexworld.planning.mpc import MPCPolicy
 from dexworld.planning.policies import world_model
-from dexworld.planning.presets import PlannerOptions
+from dexworld.planning.presets import Planner, PlannerOptions
 from dexworld.planning.sentence_goal import sentence_points
 from dexworld.report import words
 from dexworld.report.demo import Clicked, DemoResults, EpisodeResult, PlanRecord
@@ -50,8 +50,8 @@ class PlayConfig:
     """Model folder or hub id; `reference` is the shipped one."""
     seed: int = 1_000_000
     """First scene; where it gives no episode of the task, the next one that does is taken."""
-    planner: Literal["cpu", "paper"] = "cpu"
-    """Planner preset; `paper` is {T, N, K, L} = {3, 512, 10, 10}."""
+    planner: Planner = "cpu"
+    """Planner preset; `paper` is {T, N, K, L} = {3, 512, 10, 10}, `realtime` is `cpu` with half its rounds."""
     planning: PlannerOptions = field(default_factory=PlannerOptions)
     backend: Backend = "auto"
     """Renderer; `auto` takes the first that works."""

@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from dexworld.data.lerobot.layout import is_lerobot
-from dexworld.data.readers import droid, droid_lerobot, egodex, lerobot, robocasa
+from dexworld.data.readers import droid, droid_lerobot, egodex, lerobot, robocasa, robot_run
 from dexworld.data.readers.droid_episode import DroidOptions
 from dexworld.data.readers.egodex import EgoDexOptions
 from dexworld.data.readers.lerobot import LeRobotOptions
 from dexworld.data.readers.robocasa import RoboCasaOptions
+from dexworld.data.readers.robot_run import RobotRunOptions
 from dexworld.data.recordings import open_recordings
 from dexworld.data.source import Source
 from dexworld.data.store.prepared_dataset import open_prepared
 
-Kind = Literal["auto", "episodes", "prepared", "egodex", "droid", "droid-lerobot", "robocasa", "lerobot"]
+Kind = Literal["auto", "episodes", "prepared", "egodex", "droid", "droid-lerobot", "robocasa", "lerobot", "robot-run"]
 KINDS: tuple[str, ...] = get_args(Kind)
 
 
@@ -27,6 +28,7 @@ class ReaderOptions:
     droid: DroidOptions = field(default_factory=DroidOptions)
     robocasa: RoboCasaOptions = field(default_factory=RoboCasaOptions)
     lerobot: LeRobotOptions = field(default_factory=LeRobotOptions)
+    robot_run: RobotRunOptions = field(default_factory=RobotRunOptions)
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,9 @@ LAYOUTS: dict[str, Layout] = {
         robocasa.recognises,
         robocasa.open_robocasa,
         "robocasa",
+    ),
+    "robot-run": Layout(
+        "*.run, as a robot's client records them", robot_run.recognises, robot_run.open_robot_runs, "robot_run"
     ),
 }
 
