@@ -10,6 +10,7 @@ from dexworld.cli.bars import counted
 from dexworld.evaluation.results import write_results
 from dexworld.sim.adroit.adroit_exploration import AdroitConfig
 from dexworld.sim.collect_scenes import SceneRange, collect, collect_gripper, collect_human, collect_objects
+from dexworld.sim.dexjoco.dexjoco_exploration import DexJoCoConfig
 from dexworld.sim.gripper.gripper_recording import GripperConfig
 from dexworld.sim.hands.human_video import HumanVideoConfig
 from dexworld.sim.kitchen.explore import ExploreConfig
@@ -24,6 +25,7 @@ Gripper = Annotated[GripperConfig, tyro.conf.subcommand("gripper")]
 Pushes = Annotated[PushConfig, tyro.conf.subcommand("pushes")]
 Pairs = Annotated[PairConfig, tyro.conf.subcommand("pairs")]
 Adroit = Annotated[AdroitConfig, tyro.conf.subcommand("adroit")]
+DexJoCo = Annotated[DexJoCoConfig, tyro.conf.subcommand("dexjoco")]
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,13 @@ class Collect:
 
     Who acts comes behind the options: `allegro` (a Franka arm with an Allegro hand, the default; a dataset to train
     from), `pushes` and `pairs` (the same robot: data that teaches objects), `human` (two hands below a moving head
-    camera, in EgoDex's layout), `gripper` (a Franka arm with a parallel gripper, in DROID's raw layout) or `adroit` (a
-    Shadow hand in Adroit's scenes; extra `adroit`). Each has options of its own; prepare `human` and `gripper` before
-    training.
+    camera, in EgoDex's layout), `gripper` (a Franka arm with a parallel gripper, in DROID's raw layout), `adroit` (a
+    Shadow hand in Adroit's scenes; extra `adroit`) or `dexjoco` (a Franka arm with an Allegro hand in DexJoCo's scenes;
+    its own environment, docs/dexjoco.md). Each has options of its own; prepare `human` and `gripper` before training.
     """
 
     scenes: Annotated[SceneRange, tyro.conf.arg(name="")]
-    embodiment: Allegro | Pushes | Pairs | Human | Gripper | Adroit = field(default_factory=ExploreConfig)
+    embodiment: Allegro | Pushes | Pairs | Human | Gripper | Adroit | DexJoCo = field(default_factory=ExploreConfig)
 
     def run(self) -> None:
         """Collect, and write `results.json` beside the recordings."""
@@ -54,7 +56,7 @@ class Collect:
             else:
                 dataset = collect_objects(self.scenes, self.embodiment, progress)
             figures = {
-                "embodiment": "adroit" if isinstance(self.embodiment, AdroitConfig) else "allegro",
+                "embodiment": {AdroitConfig: "adroit", DexJoCoConfig: "dexjoco"}.get(type(self.embodiment), "allegro"),
                 "episodes": len(dataset),
                 "frames": sum(dataset.lengths),
                 "quarantined": list(dataset.quarantined),

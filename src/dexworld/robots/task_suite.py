@@ -1,6 +1,6 @@
 """The seam of benchmarks: tasks, their episodes, and the environment that plays them.
 
-`evaluate tasks --env NAME` takes any suite. The kitchen and Adroit come with dexworld; an installed package brings its
+`evaluate tasks --env NAME` takes any suite. The kitchen, Adroit and DexJoCo come with dexworld; an installed package brings its
 own in an entry point of the group `dexworld.task_suites`.
 """
 
@@ -17,6 +17,7 @@ from dexworld.robots.environment import Environment
 _OURS = {
     "kitchen": ("dexworld.sim.kitchen.kitchen_env", "KITCHEN"),
     "adroit": ("dexworld.sim.adroit.adroit_env", "ADROIT"),
+    "dexjoco": ("dexworld.sim.dexjoco.dexjoco_env", "DEXJOCO"),
 }
 _GROUP = "dexworld.task_suites"
 

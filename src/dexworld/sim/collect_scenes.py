@@ -25,6 +25,7 @@ from dexworld.data.files import check_same_settings, read_json
 from dexworld.data.parallel import parallel_map
 from dexworld.data.recordings import EpisodeDataset, EpisodeWriter
 from dexworld.sim.adroit.adroit_exploration import AdroitConfig, record_adroit
+from dexworld.sim.dexjoco.dexjoco_exploration import DexJoCoConfig, record_dexjoco
 from dexworld.sim.gripper.droid_format import OUTCOMES, PARTIAL, find_droid, write_droid
 from dexworld.sim.gripper.gripper_recording import GripperConfig, record_gripper
 from dexworld.sim.gripper.gripper_skills import SKILLS
@@ -42,6 +43,8 @@ HUMAN_SETTINGS = "dexworld-human.json"
 GRIPPER_INDEX = "dexworld.json"
 MOVING = 1e-3  # metres between two frames: an object that goes further is in motion
 _GRIPPER_HEADER = {"format": "dexworld-droid", "format_version": 1}
+
+Objects = PushConfig | PairConfig | AdroitConfig | DexJoCoConfig
 
 logger = logging.getLogger(__name__)
 
@@ -114,9 +117,9 @@ def _write_exploration(seed: int, folder: Path, settings: dict, explore: Explore
 
 
 def collect_objects(
-    scenes: SceneRange, recording: PushConfig | PairConfig | AdroitConfig, progress=iter
+    scenes: SceneRange, recording: Objects, progress=iter
 ) -> EpisodeDataset:
-    """Record pushes, static pairs or Adroit in the scenes that are missing. `counts` has the frames with motion."""
+    """Record pushes, static pairs, Adroit or DexJoCo in the scenes that are missing. `counts` has the frames with motion."""
     backend = choose_backend(scenes.backend)
     name, _ = _OBJECTS[type(recording)]
     settings = _recording_settings(f"dexworld.sim.{name}", backend, **{name: asdict(recording)})
@@ -129,7 +132,7 @@ def collect_objects(
 
 
 def _write_objects(
-    seed: int, folder: Path, settings: dict, recording: PushConfig | PairConfig | AdroitConfig, backend: str
+    seed: int, folder: Path, settings: dict, recording: Objects, backend: str
 ) -> int:
     _, record = _OBJECTS[type(recording)]
     EpisodeWriter(folder, settings).write(episode_id(seed), record(seed, recording, backend))
@@ -140,6 +143,7 @@ _OBJECTS: dict[type, tuple[str, Callable[..., Track]]] = {
     PushConfig: ("pushes", record_pushes),
     PairConfig: ("pairs", record_pairs),
     AdroitConfig: ("adroit", record_adroit),
+    DexJoCoConfig: ("dexjoco", record_dexjoco),
 }
 
 
