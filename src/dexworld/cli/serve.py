@@ -1,6 +1,7 @@
 """The verb `serve`: a policy behind a websocket."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -19,9 +20,19 @@ class Serve:
     policy: Annotated[PolicyConfig, tyro.conf.arg(name="")] = field(default_factory=PolicyConfig)
     server: Annotated[ServerConfig, tyro.conf.arg(name="")] = field(default_factory=ServerConfig)
 
+    dexjoco_goal: Path | None = None
+    """Picture of the goal for DexJoCo's evaluator, which sends none: the server then speaks its observations and
+    actions (docs/dexjoco.md)."""
+
     def run(self) -> None:
         """Serve."""
-        from dexworld.serving.socket_server import SocketServer
+        from dexworld.serving.socket_server import Service, SocketServer
 
-        with SocketServer(self.server, PolicyService(self.policy), "policy") as server:
+        policies = PolicyService(self.policy)
+        service: Service = policies
+        if self.dexjoco_goal is not None:
+            from dexworld.serving.dexjoco_clients import DexJoCoClients
+
+            service = DexJoCoClients(policies, self.dexjoco_goal)
+        with SocketServer(self.server, service, "policy") as server:
             server.wait()

@@ -22,12 +22,13 @@ from dexworld.planning.sentence_goal import sentence_points
 from dexworld.planning.subgoals import SubgoalPolicy
 from dexworld.robots.boxes import Box
 from dexworld.robots.environment import Workplace
+from dexworld.robots.dexjoco_arm import dexjoco_arm
 from dexworld.robots.franka_allegro import FrankaAllegro
 from dexworld.robots.franka_gripper import FrankaGripper
 from dexworld.robots.observation import Observation
 
 logger = logging.getLogger(__name__)
-ROBOTS = {"franka-allegro": FrankaAllegro, "franka-gripper": FrankaGripper}
+ROBOTS = {"franka-allegro": FrankaAllegro, "franka-gripper": FrankaGripper, "dexjoco": dexjoco_arm}
 STEP_SECONDS = 1.0  # of one joint target, as the models were trained
 _STANDING = ("world_from_camera", "world_from_base", "intrinsics")  # may be left out while they don't change
 _LARGEST = 1e6  # metres, radians, pixels
@@ -49,8 +50,8 @@ class PolicyConfig:
     planner: Literal["cpu", "paper"] = "cpu"
     """Planner preset; `paper` is {T, N, K, L} = {3, 512, 10, 10}."""
     planning: PlannerOptions = field(default_factory=PlannerOptions)
-    robot: Literal["franka-allegro", "franka-gripper"] = "franka-allegro"
-    """Who acts."""
+    robot: Literal["franka-allegro", "franka-gripper", "dexjoco"] = "franka-allegro"
+    """Who acts; `dexjoco` is DexJoCo's Franka and Allegro, whose package DEXWORLD_MODELS leads to."""
     boxes: Path | None = None
     """JSON file with `keep_out`, a list of boxes that the arm stays out of, and `workspace`, a box that the robot stays
     in: two corners each, low and high, metres in the world."""

@@ -1,4 +1,4 @@
-"""Exploration in DexJoCo's scenes: the hand wanders over the table, goes to what it works on, closes on it and pulls."""
+"""Exploration in DexJoCo's scenes: the hand wanders, goes to what it works on, and closes on it or pushes it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -8,14 +8,14 @@ import atexit
 import os
 import subprocess
 from collections import defaultdict
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dexworld.robots.described_robot import DescribedRobot, described, shipped_description
-from dexworld.robots.model_file import read_model
-from dexworld.sim.poses import OPTICAL, focal_length, pinhole
+from dexworld.robots.dexjoco_arm import dexjoco_arm
+from dexworld.sim.poses import OPTICAL, focal_length, pinhole, pose
 from dexworld.sim.render import choose_backend
 
 VARIABLE = "DEXWORLD_DEXJOCO"
@@ -47,7 +47,7 @@ class DexJoCoProcess:
         height, width = IMAGE_SIZE
         try:
             self.facts = self.call("open", task=task, height=height, width=width)
-        except BaseException:
+        except DexJoCoError:
             self.end()
             raise
 
@@ -62,24 +62,30 @@ class DexJoCoProcess:
             sink.flush()
             answer = self._packing.unpacked(source.read(int.from_bytes(source.read(8), "little")))
         except (OSError, ValueError) as error:
+            self.end()
             why = "its environment needs dexjoco and dexworld-client"
             raise DexJoCoError(f"{self._key[0]} ended without an answer; {why}, {_SETUP}") from error
+        except BaseException:
+            self.end()  # nobody will read the answer
+            raise
         if "error" in answer:
             where = f"DexJoCo's {self._key[1]} in {self._key[0]}"
             raise DexJoCoError(f"{where}: {answer['error']}; {_SETUP}")
         return answer["result"]
 
     def give_back(self) -> None:
-        """Keep the process for the next one who needs it."""
-        _idle[self._key].append(self)
+        """Keep the process, if it lives, for the next one who needs it."""
+        if self._process.poll() is None:
+            _idle[self._key].append(self)
 
     def end(self) -> None:
         """End the process."""
         for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None and not pipe.closed:
-                pipe.close()
+            if pipe is not None:
+                with suppress(OSError):
+                    pipe.close()
         try:
-            self._process.wait(5.0)
+            self._process.wait(2.0)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -116,11 +122,11 @@ class DexJoCoSimulation:
     def __init__(self, task: str, backend: str = "auto") -> None:
         self._process: DexJoCoProcess | None = borrow(task, backend)
         facts = self._process.facts
-        self.robot = dexjoco_robot(facts["package"])
+        self.robot = dexjoco_arm(facts["package"])
         self.world_from_base = facts["world_from_base"]
         height, width = IMAGE_SIZE
         self._standing = {
-            "world_from_camera": facts["world_from_camera"] @ _OPTICAL_POSE,
+            "world_from_camera": facts["world_from_camera"] @ pose(OPTICAL, np.zeros(3)),
             "world_from_base": self.world_from_base,
             "intrinsics": pinhole(focal_length(height, facts["fovy"]), height, width),
         }
@@ -152,21 +158,5 @@ class DexJoCoSimulation:
     def __enter__(self) -> "DexJoCoSimulation":
         return self
 
-    def __exit__(self, kind: Any, *_: object) -> None:
-        if kind is not None and self._process is not None:  # it may be in the middle of an answer
-            self._process.end()
-            self._process = None
+    def __exit__(self, *_: object) -> None:
         self.close()
-
-
-_OPTICAL_POSE = np.eye(4)
-_OPTICAL_POSE[:3, :3] = OPTICAL
-_robots: dict[str, DescribedRobot] = {}
-
-
-def dexjoco_robot(package: str) -> DescribedRobot:
-    """DexJoCo's Franka and Allegro, from the model file in its `package` folder."""
-    if package not in _robots:
-        description = shipped_description("dexjoco")
-        _robots[package] = described(read_model(Path(package).parent / description.model), description)
-    return _robots[package]

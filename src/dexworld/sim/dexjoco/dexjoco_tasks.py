@@ -1,4 +1,4 @@
-"""DexJoCo's six one-arm tasks, and the reaching part of each: episodes with a goal picture, and how far one is from done.
+"""DexJoCo's six one-arm tasks and the reaching part of each: episodes with a goal picture, and how far one is from done.
 
 Success is the package's own judgement. It has no goal pictures; ours show a state that it calls a success: things put
 where they belong and kept there until it says so, the hand over what it works on. Whether a hand can bring them there
@@ -95,8 +95,8 @@ def draw_episode(task: str, seed: int, backend: str = "auto") -> DexJoCoEpisode 
 
 def tips_world(simulation: DexJoCoSimulation) -> np.ndarray:
     """Wrist and fingertips (6, 3), metres, world."""
-    joints = torch.from_numpy(simulation.call("joints"))
-    keypoints = transform_points(torch.from_numpy(simulation.world_from_base), simulation.robot.forward(joints).keypoints)
+    pose = simulation.robot.forward(torch.from_numpy(simulation.call("joints")))
+    keypoints = transform_points(torch.from_numpy(simulation.world_from_base), pose.keypoints)
     return keypoints.numpy()[RIGHT][[WRIST, *TIPS]]
 
 

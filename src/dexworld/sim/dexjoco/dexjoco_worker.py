@@ -12,6 +12,7 @@ import math
 import random
 import signal
 import sys
+from collections.abc import Sequence
 from copy import copy
 from typing import Any
 
@@ -89,12 +90,12 @@ class ServedTask:
         """As `joint_positions`."""
         return self.joint_positions
 
-    def observe(self, things: list[str] = ()) -> dict[str, Any]:  # type: ignore[assignment]
+    def observe(self, things: Sequence[str] = ()) -> dict[str, Any]:
         """The picture and the joints now, and `places` of things."""
         seen = {"joint_positions": self.joint_positions, "joint_targets": self._targets.copy()}
         return {"image": self._image(), **seen, "places": self.places(things)}
 
-    def places(self, things: list[str]) -> np.ndarray:
+    def places(self, things: Sequence[str]) -> np.ndarray:
         """Where things are (n, 3), world; named KIND:NAME, kind one of body, geom, site."""
         found = [getattr(self.data, kind)(name).xpos for kind, name in (each.split(":", 1) for each in things)]
         return np.array(found, float).reshape(-1, 3)
@@ -104,7 +105,7 @@ class ServedTask:
         return np.array(self.data.joint(joint).qpos, float)
 
     def move(
-        self, targets: np.ndarray, steps: int, every: int = 0, things: list[str] = (), stop: bool = False  # type: ignore[assignment]
+        self, targets: np.ndarray, steps: int, every: int = 0, things: Sequence[str] = (), stop: bool = False
     ) -> dict[str, Any]:
         """Interpolate smoothly from the present targets to others (23,) over so many steps of the environment.
 
