@@ -58,6 +58,8 @@ class ServedTask:
         self.model.vis.quality.offsamples = 0
         self._size, self._renderer = (height, width), None
         self._new = self.get_state()
+        self.reset(0)
+        self._home_palm = self.data.xquat[self.model.body(PALM).id].copy()
 
     def facts(self) -> dict[str, Any]:
         """Where the robot's model file is, its base, and the camera: (4, 4) poses, MuJoCo's axes; fovy in degrees."""
@@ -67,7 +69,6 @@ class ServedTask:
         camera, base = self.model.camera(CAMERA).id, self.model.body(BASE).id
         return {
             "package": next(iter(dexjoco.__path__)),
-            "mujoco": mujoco.__version__,
             "world_from_base": _pose(self.data.xmat[base], self.data.xpos[base]),
             "world_from_camera": _pose(self.data.cam_xmat[camera], self.data.cam_xpos[camera]),
             "fovy": float(self.model.cam_fovy[camera]),
@@ -79,20 +80,15 @@ class ServedTask:
         random.seed(seed)
         np.random.seed(seed)
         self.env.reset()
-        self._targets = self.joint_positions
-
-    @property
-    def joint_positions(self) -> np.ndarray:
-        """Measured (23,)."""
-        return self.data.qpos[self._qpos].copy()
+        self._targets = self.joints()
 
     def joints(self) -> np.ndarray:
-        """As `joint_positions`."""
-        return self.joint_positions
+        """Measured joint positions (23,)."""
+        return self.data.qpos[self._qpos].copy()
 
     def observe(self, things: Sequence[str] = ()) -> dict[str, Any]:
         """The picture and the joints now, and `places` of things."""
-        seen = {"joint_positions": self.joint_positions, "joint_targets": self._targets.copy()}
+        seen = {"joint_positions": self.joints(), "joint_targets": self._targets.copy()}
         return {"image": self._image(), **seen, "places": self.places(things)}
 
     def places(self, things: Sequence[str]) -> np.ndarray:
@@ -192,16 +188,6 @@ class ServedTask:
         """Free the renderer."""
         if self._renderer is not None:
             self._renderer.close()
-
-    @property
-    def _home_palm(self) -> np.ndarray:
-        """How the palm stands where a scene begins, (4,)."""
-        if not hasattr(self, "_home"):
-            state = self.get_state()
-            self.reset(0)
-            self._home = self.data.xquat[self.model.body(PALM).id].copy()
-            self.set_state(state)
-        return self._home
 
     def _image(self) -> np.ndarray:
         if self._renderer is None:
