@@ -31,7 +31,7 @@ class MujocoRenderer:
     def render(self, render_mode, camera_id=None):
         raise RuntimeError("four pictures a step are slow")
 """
-_TASKS = '''
+_TASKS = """
 import time
 from pathlib import Path
 
@@ -87,7 +87,7 @@ class Config:
 
 
 CONFIG_MAPPING = {"click_mouse": Config}
-'''
+"""
 
 
 def write_package(folder: Path) -> Path:

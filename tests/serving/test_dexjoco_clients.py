@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from dexjoco_stand_in import write_package
 from PIL import Image
 
+from dexjoco_stand_in import write_package
 from dexworld.robots.dexjoco_arm import dexjoco_arm
 from dexworld.serving.dexjoco_clients import DexJoCoClients, DexJoCoSession
 from dexworld.serving.policy_service import PolicyConfig, PolicyService

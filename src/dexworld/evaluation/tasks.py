@@ -63,8 +63,8 @@ class TasksConfig:
     policies: tuple[str, ...] = tuple(POLICIES)
     """Which policies play; the learned ones where they are given."""
     env: str = "kitchen"
-    """Whose tasks: `kitchen`, `adroit` (extra `adroit`), `dexjoco` (its own environment: docs/dexjoco.md) or the suite of
-    an installed package."""
+    """Whose tasks: `kitchen`, `adroit` (extra `adroit`), `dexjoco` (in its own environment: docs/dexjoco.md) or the
+    suite of an installed package."""
 
     def __post_init__(self) -> None:
         suite = task_suite(self.env)

@@ -6,6 +6,7 @@ chunks (T, 22), 30 a second: position, rotation vector, hand. Facts of DexJoCo 8
 """
 
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ class DexJoCoSession:
         hand = self._robot.forward(torch.from_numpy(path))
         place, rotation = hand.wrist.numpy() + _BASE, hand.hand_rotation.numpy() @ _PALM_ON_FLANGE.T
         ahead = place[1:] + POSITION_LAG / _PHYSICS_S * np.diff(place, axis=0)
-        turns = [_turned(before, now) for before, now in zip(rotation[:-1], rotation[1:], strict=True)]
+        turns = [_turned(before, now) for before, now in pairwise(rotation)]
         return np.concatenate([ahead, np.stack(turns), path[1:, self._robot.fingers]], axis=1)
 
 
@@ -117,8 +118,7 @@ def _smooth(start: np.ndarray, waypoints: np.ndarray, steps: int) -> np.ndarray:
     """Joint positions (1 + T * steps, J) from rest to rest through waypoints (T, J)."""
     share = np.arange(1, steps + 1)[:, None] / steps
     share = share * share * (3 - 2 * share)
-    ends = [start, *waypoints]
-    ways = [one + share * (other - one) for one, other in zip(ends[:-1], ends[1:], strict=True)]
+    ways = [one + share * (other - one) for one, other in pairwise([start, *waypoints])]
     return np.concatenate([start[None], *ways])
 
 

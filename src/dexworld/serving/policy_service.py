@@ -4,6 +4,7 @@ import logging
 import math
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,14 +22,19 @@ from dexworld.planning.presets import PlannerOptions
 from dexworld.planning.sentence_goal import sentence_points
 from dexworld.planning.subgoals import SubgoalPolicy
 from dexworld.robots.boxes import Box
-from dexworld.robots.environment import Workplace
 from dexworld.robots.dexjoco_arm import dexjoco_arm
+from dexworld.robots.environment import Workplace
 from dexworld.robots.franka_allegro import FrankaAllegro
 from dexworld.robots.franka_gripper import FrankaGripper
 from dexworld.robots.observation import Observation
+from dexworld.robots.robot import Robot
 
 logger = logging.getLogger(__name__)
-ROBOTS = {"franka-allegro": FrankaAllegro, "franka-gripper": FrankaGripper, "dexjoco": dexjoco_arm}
+ROBOTS: dict[str, Callable[[], Robot]] = {
+    "franka-allegro": FrankaAllegro,
+    "franka-gripper": FrankaGripper,
+    "dexjoco": dexjoco_arm,
+}
 STEP_SECONDS = 1.0  # of one joint target, as the models were trained
 _STANDING = ("world_from_camera", "world_from_base", "intrinsics")  # may be left out while they don't change
 _LARGEST = 1e6  # metres, radians, pixels

@@ -116,10 +116,8 @@ def _write_exploration(seed: int, folder: Path, settings: dict, explore: Explore
     )
 
 
-def collect_objects(
-    scenes: SceneRange, recording: Objects, progress=iter
-) -> EpisodeDataset:
-    """Record pushes, static pairs, Adroit or DexJoCo in the scenes that are missing. `counts` has the frames with motion."""
+def collect_objects(scenes: SceneRange, recording: Objects, progress=iter) -> EpisodeDataset:
+    """Record pushes, pairs, Adroit or DexJoCo in the scenes that are missing. `counts` has the frames with motion."""
     backend = choose_backend(scenes.backend)
     name, _ = _OBJECTS[type(recording)]
     settings = _recording_settings(f"dexworld.sim.{name}", backend, **{name: asdict(recording)})
@@ -131,9 +129,7 @@ def collect_objects(
     return writer.finish({"frames_in_which_objects_moved": int(sum((each > MOVING).sum() for each in motion))})
 
 
-def _write_objects(
-    seed: int, folder: Path, settings: dict, recording: Objects, backend: str
-) -> int:
+def _write_objects(seed: int, folder: Path, settings: dict, recording: Objects, backend: str) -> int:
     _, record = _OBJECTS[type(recording)]
     EpisodeWriter(folder, settings).write(episode_id(seed), record(seed, recording, backend))
     return seed

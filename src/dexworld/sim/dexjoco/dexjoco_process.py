@@ -47,9 +47,9 @@ class DexJoCoProcess:
         height, width = IMAGE_SIZE
         try:
             self.facts = self.call("open", task=task, height=height, width=width)
-        except DexJoCoError:
+        except DexJoCoError as error:
             self.end()
-            raise
+            raise DexJoCoError(f"{error}; {_SETUP}") from error
 
     def call(self, name: str, **arguments: Any) -> Any:
         """The result of a call. Raises DexJoCoError with what went wrong over there."""
@@ -64,13 +64,12 @@ class DexJoCoProcess:
         except (OSError, ValueError) as error:
             self.end()
             why = "its environment needs dexjoco and dexworld-client"
-            raise DexJoCoError(f"{self._key[0]} ended without an answer; {why}, {_SETUP}") from error
+            raise DexJoCoError(f"{self._key[0]} ended without an answer; {why}") from error
         except BaseException:
             self.end()  # nobody will read the answer
             raise
         if "error" in answer:
-            where = f"DexJoCo's {self._key[1]} in {self._key[0]}"
-            raise DexJoCoError(f"{where}: {answer['error']}; {_SETUP}")
+            raise DexJoCoError(f"DexJoCo's {self._key[1]} in {self._key[0]}: {answer['error']}")
         return answer["result"]
 
     def give_back(self) -> None:

@@ -1,4 +1,4 @@
-"""DexJoCo's six one-arm tasks and the reaching part of each: episodes with a goal picture, and how far one is from done.
+"""DexJoCo's six one-arm tasks and the reaching part of each: episodes with a goal picture, and how far from done.
 
 Success is the package's own judgement. It has no goal pictures; ours show a state that it calls a success: things put
 where they belong and kept there until it says so, the hand over what it works on. Whether a hand can bring them there
@@ -83,8 +83,12 @@ def draw_episode(task: str, seed: int, backend: str = "auto") -> DexJoCoEpisode 
         rest = simulation.call("observe")["joint_targets"]
         simulation.call("move", targets=rest, steps=MOVE_STEPS)  # things settle
         start = simulation.call("get_state")
+        moves = None
         try:
-            moves = _reached(simulation, scene) if task.endswith(REACH) else _succeeded(simulation, scene)
+            if task.endswith(REACH):
+                moves = _reached(simulation, scene)
+            else:
+                _succeeded(simulation, scene)
         except NoEpisode as rejection:
             return Rejection(task, seed, str(rejection))
         image = simulation.call("observe")["image"]

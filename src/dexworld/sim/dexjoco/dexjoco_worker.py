@@ -18,6 +18,7 @@ from typing import Any
 
 import mujoco
 import numpy as np
+
 from dexworld_client.packing import packed, unpacked
 
 ARM = tuple(f"joint{number}" for number in range(1, 8))
@@ -56,7 +57,8 @@ class ServedTask:
         self._targets = np.zeros(len(joints))
         self.model.light_castshadow[:] = False
         self.model.vis.quality.offsamples = 0
-        self._size, self._renderer = (height, width), None
+        self._size = height, width
+        self._renderer: Any = None
         self._new = self.get_state()
         self.reset(0)
         self._home_palm = self.data.xquat[self.model.body(PALM).id].copy()
