@@ -151,7 +151,7 @@ def small(monkeypatch):
             made = make(scale)
             model = made.sizes.model if made.name == "figure5" else {"predictor": {"dim": 16, "depth": 1}}
             sizes = replace(made.sizes, model=model, evaluator_size="debug", encoder_frames=20, batch_size=2)
-            sizes = replace(sizes, policy_size="debug")
+            sizes = replace(sizes, policy_size="debug", task_episodes=1)
             measures = tuple(
                 replace(each, tasks=("reach",)) if isinstance(each, TaskMeasure) else each for each in made.measures
             )
@@ -215,7 +215,7 @@ def test_policies_and_controls_play_the_planners_episodes_and_each_seed_has_its_
     assert rows["DexWM, both videos"]["seeds"] == [0, 1], "DexWM starts from it"
     played = {}
     for name in chosen:
-        assert rows[name]["reach_success"]["episodes"] == 4
+        assert rows[name]["reach_success"]["episodes"] == 2
         for seed in (0, 1):
             lines = (tmp_path / "runs" / f"{name}-{seed}" / "tasks.jsonl").read_text(encoding="utf-8").splitlines()
             results = [json.loads(line)["result"] for line in lines[1:]]

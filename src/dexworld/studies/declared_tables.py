@@ -41,6 +41,8 @@ OFFLINE_ENCODERS = {
     "pca-fine": "patch PCA of 14 pixels, four of 48 numbers a token",
     "lite0-block10": "a CNN trained on ImageNet, four of 112 numbers a token of 32 pixels",
 }
+# Of tables that measure 20 steps: models that unroll 4 in training drift there, and those told nothing diverge.
+DEEP = {"deep_unroll_steps": 16}
 NARROW = {"predictor": {"dim": 96, "depth": 2}}
 BY_ADALN = {"predictor": {"pixel_aligned": False}}
 HUMAN_CLIPS = {"seconds": 4.2, "fps": 10.0}
@@ -54,8 +56,8 @@ SIMULATED = (
 )
 
 
-def _sizes(scale: Scale, names: tuple[str, ...], **miniature: Any) -> Sizes:
-    """Data of these names, and the sizes of a scale; miniature: what is special about the smallest."""
+def _sizes(scale: Scale, names: tuple[str, ...], deep: bool = False, **miniature: Any) -> Sizes:
+    """Data of these names, and the sizes of a scale. deep: also unroll `DEEP`; miniature: what the smallest has."""
     if scale == "paper":
         return Sizes("paper-xl", RECIPES, {name: ON_PAPER[name] for name in names})
     small = scale == "small"
@@ -68,10 +70,10 @@ def _sizes(scale: Scale, names: tuple[str, ...], **miniature: Any) -> Sizes:
     chosen = {name: data[name] for name in names}
     if small:
         budgets = {name: 50 * steps for name, steps in STEPS.items()}
-        more: dict[str, Any] = {"batch_size": 32, "warmup_steps": 500}
+        more: dict[str, Any] = {"batch_size": 32, "warmup_steps": 500, "training": DEEP if deep else {}}
         more |= {"evaluator_steps": 8000, "evaluator_size": "small", "task_episodes": 100}
         return Sizes("tiny-hands", budgets, chosen, {"robot": Recording("allegro", 200)}, **more)
-    shared: dict[str, Any] = {"preset": "clip", "model": NARROW}
+    shared: dict[str, Any] = {"preset": "clip", "model": NARROW, "training": DEEP if deep else {}}
     shared |= {"budgets": STEPS, "data": chosen, "held_out": {"robot": Recording("allegro", 60)}}
     return Sizes(**(shared | miniature))
 
@@ -83,7 +85,7 @@ def _video(scale: Scale) -> tuple[str, ...]:
 
 def table1(scale: Scale) -> Table:
     """Table 1: what pre-training on human video is worth, before and after fine-tuning on the robot."""
-    sizes = _sizes(scale, ("robot", "few", "human", "gripper"))
+    sizes = _sizes(scale, ("robot", "few", "human", "gripper"), deep=True)
     sizes = replace(sizes, held_out={**sizes.held_out, "human": Recording("human", 60, 200, {"seconds": 4.2})})
     new = Variant("none, fine-tuned", "from new weights on the robot's few episodes", (), ("few",), ("finetune",))
     variants = [new]
@@ -124,7 +126,7 @@ def table1(scale: Scale) -> Table:
 
 def _human_sizes(scale: Scale) -> Sizes:
     """Of the tables on human video alone."""
-    sizes = _sizes(scale, ("human",), budgets={"steps": 960})
+    sizes = _sizes(scale, ("human",), deep=True, budgets={"steps": 960})
     if scale == "paper":
         return sizes
     if scale == "miniature":
@@ -275,7 +277,7 @@ def figure5(scale: Scale) -> Table:
         "figure5",
         "Size of the predictor",
         "Four sizes of the predictor are trained alike: the same windows in the same order.",
-        _sizes(scale, data, budgets={"steps": 1200}),
+        _sizes(scale, data, deep=True, budgets={"steps": 1200}),
         tuple(variants),
         (OpenLoopMeasure(),),
         (*as_in_the_paper(), at_moments()[0]),

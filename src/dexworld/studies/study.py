@@ -39,11 +39,11 @@ class Recording:
 class Sizes:
     """All that a scale changes: data and sizes. Raises ValueError naming the number that makes no sense.
 
-    preset: of every variant that names none. model: fields of its config that differ. budgets: optimiser steps by name,
-    at the scale `paper` recipes. data, held_out: what is trained and measured on, by name; on paper `DataPlan`s.
-    encoder_frames: frames that an encoder is fitted on. evaluator_steps, evaluator_size: of the keypoint evaluator; no
-    steps where nothing asks for it. policy_size: of learned policies. task_episodes: that each model plays, of each
-    task.
+    preset: of every variant that names none. model, training: fields of its config and of every variant's training that
+    differ. budgets: optimiser steps by name, at the scale `paper` recipes. data, held_out: what is trained and measured
+    on, by name; on paper `DataPlan`s. encoder_frames: frames that an encoder is fitted on. evaluator_steps,
+    evaluator_size: of the keypoint evaluator; no steps where nothing asks for it. policy_size: of learned policies.
+    task_episodes: that each model plays, of each task.
     """
 
     preset: str
@@ -51,6 +51,7 @@ class Sizes:
     data: Mapping[str, Recording | DataPlan]
     held_out: Mapping[str, Recording] = field(default_factory=dict)
     model: Changes = field(default_factory=dict)
+    training: Changes = field(default_factory=dict)
     batch_size: int = 8
     learning_rate: float = 1e-3
     warmup_steps: int = 50
@@ -227,9 +228,10 @@ class Table:
     def training_of(self, variant: Variant, seed: int, settings: type[Any] = TrainConfig) -> Any:
         """The training settings of a variant, of the class that its kind has for them."""
         steps = self.steps_of(variant)
-        shared = {name: getattr(self.sizes, name) for name in ("batch_size", "learning_rate", "bfloat16")}
-        rare: dict[str, Any] = {"log_every": max(steps // 10, 1), "checkpoint_every": 500}
-        training = settings(steps, **shared, **rare, warmup_steps=min(self.sizes.warmup_steps, steps // 3), seed=seed)
+        sizes = self.sizes
+        shared: dict[str, Any] = {"log_every": max(steps // 10, 1), "checkpoint_every": 500, **sizes.training}
+        shared |= {"warmup_steps": min(sizes.warmup_steps, steps // 3), "bfloat16": sizes.bfloat16, "seed": seed}
+        training = settings(steps, batch_size=sizes.batch_size, learning_rate=sizes.learning_rate, **shared)
         own = variant.training
         return replace(training, **(own(self.model_of(variant), training) if callable(own) else own))
 
