@@ -17,7 +17,7 @@ BENCHMARKS := $(filter-out benchmarks/encoders.py benchmarks/decoder.py benchmar
   benchmarks/plain_training.py benchmarks/training_setup.py benchmarks/hand_tracking.py,$(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test interop lint bench clean
+.PHONY: help setup demo test interop lint docs release bench clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 16
@@ -29,7 +29,7 @@ $(STAMP): pyproject.toml client/pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "dexworld needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_FLAGS) -c constraints.txt -e ./client -e '.[sim,video,adroit,serve,dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_FLAGS) -c constraints.txt -e ./client -e '.[sim,video,adroit,serve,docs,viz,dev]'
 	@touch $@
 
 demo: $(STAMP)  ## plan with the shipped world model in simulation and write outputs/demo/report.html
@@ -53,6 +53,12 @@ lint: $(STAMP)  ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(STAMP)  ## build the documentation, build/site/index.html, without a network
+	$(BIN)/python tools/build_site.py
+
+release: $(STAMP)  ## wheel, source archive and site in dist/, tried in a clean environment
+	$(BIN)/python tools/release.py $(PIP_FLAGS)
 
 bench: export OMP_NUM_THREADS = 1
 bench: $(STAMP)  ## run every benchmark; results in outputs/bench/<name>/results.json

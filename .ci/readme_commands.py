@@ -34,10 +34,12 @@ ELSEWHERE = (
     (r"cd \S+", "the reader: moves in the shell"),
     (r"source \.venv/bin/activate|\. \.venv/bin/activate", "the reader: sets up the shell"),
     (r"(pip|python -m pip) install .*", "make setup installs the same extras"),
-    (r"make (setup|test|lint)", ".ci/run"),
+    (r"make (setup|test|lint|docs)", ".ci/run"),
+    (r"make release", "by hand, before a version is published: it installs from the network"),
     (r"make demo", "here, as `dexworld demo`"),
     (r"make bench", "tests/test_benchmarks.py, script by script"),
     (r"python benchmarks/\w+\.py .*", "tests/test_benchmarks.py"),
+    (r"python examples/\w+\.py .*", "tests/test_examples.py"),
 )
 
 # What makes a command small enough for CI, by verb; the others run as they are written.

@@ -205,12 +205,19 @@ def test_modules_and_public_things_have_a_docstring():
     def rule(path, tree):
         if tree.body and not ast.get_docstring(tree):  # an empty __init__.py only marks a package
             yield 1, "has no module docstring"
-        for node in tree.body if path in SOURCES else []:
-            public = isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_")
-            if public and not ast.get_docstring(node):
-                yield node.lineno, f"{node.name} has no docstring"
+        for node in public(tree.body) if path in shipped else []:
+            for each in [node, *(public(node.body) if isinstance(node, ast.ClassDef) else [])]:
+                if not ast.get_docstring(each):
+                    yield each.lineno, f"{each.name} has no docstring"
 
+    shipped = {*SOURCES, *(ROOT / "client" / "src").rglob("*.py")}
     hold(rule, [path for path in SOURCES + SCRIPTS if not path.is_relative_to(ROOT / "tests")])
+
+
+def public(nodes):
+    """The classes, functions and methods among the nodes whose names don't begin with an underscore."""
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    return [node for node in nodes if isinstance(node, kinds) and not node.name.startswith("_")]
 
 
 def test_no_path_of_somebodys_machine_is_written_down():

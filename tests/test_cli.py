@@ -41,7 +41,7 @@ def checkpoint(tmp_path_factory):
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     one = ["--episodes", "1", "--seed", str(SEED), "--workers", "1", "allegro", "--frames", "4"]
-    cli.main(["collect", "--output", str(folder), *one])
+    cli.main(["collect", "--output", str(folder), "--rerun", str(tmp_path_factory.getbasetemp() / "data.rrd"), *one])
     return folder
 
 
@@ -92,7 +92,7 @@ def test_the_overview_imports_nothing_heavy():
 
 
 # What the extras bring; a None in sys.modules makes an import raise ModuleNotFoundError.
-EXTRAS = ("mujoco", "gymnasium", "glfw", "OpenGL", "diffusers", "accelerate", "peft", "ray", "moviepy")
+EXTRAS = ("rerun", "mujoco", "gymnasium", "glfw", "OpenGL", "diffusers", "accelerate", "peft", "ray", "moviepy")
 EXTRAS += ("dexworld_client", "websockets", "msgpack")
 BLOCKED = f"import sys; sys.modules |= dict.fromkeys({EXTRAS})\n"
 
@@ -310,14 +310,16 @@ def store(tmp_path_factory):
 @pytest.mark.parametrize("kind", ["data", "store"])
 def test_imagine_writes_a_page_a_video_and_its_figures(tmp_path, checkpoint, kind, request):
     data = str(request.getfixturevalue(kind))
-    cli.main(["imagine", "--output", str(tmp_path), "--checkpoint", checkpoint, "--data", data, "--steps", "2"])
-    assert {path.name for path in tmp_path.iterdir()} == {"imagine.html", "results.json"}
+    page = ["--output", str(tmp_path), "--rerun", str(tmp_path / "look.rrd")]
+    cli.main(["imagine", *page, "--checkpoint", checkpoint, "--data", data, "--steps", "2"])
+    assert {path.name for path in tmp_path.iterdir()} == {"imagine.html", "results.json", "look.rrd"}
 
 
 def test_open_loop_figures_come_from_a_store_that_was_just_prepared(tmp_path, checkpoint, store, monkeypatch):
     own = ["--checkpoint", checkpoint, "--evaluator", "own", "--seed", str(SEED), "--split", "validation"]
     command = ["evaluate", "open-loop", *own, "--episodes", "2", "--data", str(store), "--output", str(tmp_path)]
-    cli.main(command)
+    cli.main([*command, "--rerun", str(tmp_path / "look.rrd")])
+    assert (tmp_path / "look.rrd").stat().st_size > 10_000
     figures = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     assert figures["mse_ratio_1s"] > 0
     assert figures["quarantined"] == 0

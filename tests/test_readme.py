@@ -1,9 +1,12 @@
 """The commands that README.md shows exist, with the options that it shows; `.ci/run` also runs them."""
 
+import ast
 import importlib.util
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -57,7 +60,7 @@ def test_every_command_in_the_readme_exists_with_its_options():
     assert not problems, "\n".join(problems)
 
 
-PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
+PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
 CARDS = sorted((ROOT / "src" / "dexworld" / "assets").glob("*/README.md"))
 
 
@@ -78,8 +81,29 @@ def test_every_link_of_a_page_leads_somewhere(page):
         assert not anchor or anchor in anchors(linked), f"{page.name} links to {target}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
-def test_every_command_of_a_page_exists_with_its_options(page):
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_command_and_code_block_of_a_page_can_be_meant(page):
     text = page.read_text(encoding="utf-8")
-    shown = [command for command in checker.commands(text) if command.words[:1] == ["dexworld"]]
-    assert not [f"{command}: {why}" for command in shown if (why := checker.problem(command))]
+    shown = [replace(each, text=re.sub(r"^torchrun .*--no-python ", "", each.text)) for each in checker.commands(text)]
+    assert not [f"{each}: {why}" for each in shown if each.words[:1] == ["dexworld"] and (why := checker.problem(each))]
+    for script in re.findall(r"python ((?:examples|benchmarks|tools)/\S+\.py)", text):
+        assert (ROOT / script).is_file(), script
+    for block in re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL):
+        ast.parse(block)
+
+
+def test_half_of_the_sentences_of_the_pages_have_at_most_fifteen_words():
+    lengths = [len(sentence.split()) for page in PAGES for sentence in sentences(page)]
+    assert len(lengths) > 1000
+    assert median(lengths) <= 15
+
+
+def sentences(page: Path) -> list[str]:
+    """The sentences of a page, without headings, tables and code; a point of a list begins a new one."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)
+    lines = [
+        "" if re.match(r"\s*(\||#)", line) else re.sub(r"^\s*([-*]|\d+\.) ", "\n", line) for line in text.splitlines()
+    ]
+    blocks = [" ".join(block.split()) for block in re.split(r"\n\s*\n", "\n".join(lines))]
+    return [each for block in blocks for each in re.split(r"(?<=[.!?]) +", block) if " " in each]

@@ -55,9 +55,11 @@ class ArrayFrames:
 
     @property
     def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
         return self.array.shape[1], self.array.shape[2]
 
     def read(self, indices: list[int]) -> np.ndarray:
+        """See `Frames.read`."""
         return self.array[np.asarray(indices, dtype=int)]
 
 
@@ -71,6 +73,7 @@ class NoFrames:
         return 0
 
     def read(self, indices: list[int]) -> np.ndarray:
+        """Raises ValueError: there is nothing to read."""
         raise ValueError("this track holds labels only, and no frames")
 
 

@@ -36,6 +36,10 @@ def test_an_episode_is_planned_filmed_and_imagined(results):
         assert plan.imagined.shape == plan.happened.shape == (224, 392, 3)
         assert plan.seconds > 0
     assert episode.goal_keypoints.shape == (12, 2)
+    assert [plan.statistics.seconds for plan in episode.plans] == [plan.seconds for plan in episode.plans]
+    assert len(episode.seen) == HORIZON
+    assert (episode.seen.frames.read([0])[0] == episode.start_image).all()
+    assert episode.seen.keypoints_valid[:, 21:].any()
 
 
 def test_a_push_follows_clicks_or_a_sentence_instead_of_its_goal_picture(tmp_path, monkeypatch):

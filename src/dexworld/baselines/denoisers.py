@@ -21,6 +21,7 @@ class StepEmbedding(nn.Module):
         self.pairs = dim // 2
 
     def forward(self, steps: Tensor) -> Tensor:
+        """Sines and cosines (B, 2 pairs) of steps (B,)."""
         rates = torch.arange(self.pairs, device=steps.device) * (-math.log(10_000) / (self.pairs - 1))
         angles = steps.float()[:, None] * rates.exp()
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
@@ -36,6 +37,7 @@ class ConditionedBlock(nn.Module):
         self.shortcut = nn.Conv1d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Features (B, C', T) of x (B, C, T), scaled and shifted as the condition (B, D) says."""
         scale, shift = self.modulation(condition)[..., None].chunk(2, dim=1)
         return self.second(scale * self.first(x) + shift) + self.shortcut(x)
 
@@ -44,6 +46,7 @@ class ConditionedBlocks(nn.ModuleList):
     """Blocks in a row."""
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """x (B, C, T) through every block, under the same condition (B, D)."""
         for block in self:
             x = block(x, condition)
         return x

@@ -128,6 +128,7 @@ class PictureFeatures(nn.Module):
         self.register_buffer("places", places, persistent=False)  # (P, 2), from -1 to 1
 
     def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, D) of latents (B, P, D'), and heatmap logits (B, 12, h, w) of the tracked keypoints."""
         x = self.stem(latents.transpose(1, 2))
         maps, values = self.maps(x), self.values(x).flatten(2).transpose(1, 2)
         held = torch.cat([values, self.places.expand(len(x), -1, -1)], dim=-1)

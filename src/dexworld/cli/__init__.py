@@ -70,9 +70,13 @@ _CAUSES = {
     errno.EISDIR: "is a folder, not a file; choose another name",
 }
 # The extra that brings a package; all others come with dexworld itself.
-_EXTRAS = {"mujoco": "sim", "gymnasium": "sim", "diffusers": "video", "accelerate": "video", "peft": "video"}
+_EXTRAS = {"mujoco": "sim", "gymnasium": "sim", "rerun": "viz"} | dict.fromkeys(
+    ("diffusers", "accelerate", "peft"), "video"
+)
 # Several processes may write into one folder of theirs: they share the work by claims on its parts.
 _SHARED = {"prepare", "cache-latents"}
+# How options are called, as `tyro.conf` names it; the pages of the reference are made with the same.
+CONVENTIONS = ("OmitSubcommandPrefixes", "OmitArgPrefixes", "FlagConversionOff")
 LATE_S = 6.0  # a command that was stopped and still runs after so long is stopped once more
 
 
@@ -202,7 +206,7 @@ def _parsed(verb: str, command: Any, options: list[str]) -> Any:
     handler = RichHandler(show_path=False) if sys.stdout.isatty() else logging.StreamHandler()  # plain in a log file
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    config = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff)
+    config = tuple(getattr(tyro.conf, name) for name in CONVENTIONS)
     said = io.StringIO()
     try:
         with redirect_stderr(said):

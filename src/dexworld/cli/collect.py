@@ -2,12 +2,15 @@
 
 import logging
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
 from dexworld.cli.bars import counted
+from dexworld.data.readers import open_source
 from dexworld.evaluation.results import write_results
+from dexworld.report.rerun_log import log_episodes, rerun_log
 from dexworld.sim.adroit.adroit_exploration import AdroitConfig
 from dexworld.sim.collect_scenes import SceneRange, collect, collect_gripper, collect_human, collect_objects
 from dexworld.sim.dexjoco.dexjoco_exploration import DexJoCoConfig
@@ -40,27 +43,34 @@ class Collect:
     """
 
     scenes: Annotated[SceneRange, tyro.conf.arg(name="")]
+    rerun: Path | None = None
+    """File `NAME.rrd` for Rerun (extra `viz`): frames, hands and cameras of the first ten episodes."""
     embodiment: Allegro | Pushes | Pairs | Human | Gripper | Adroit | DexJoCo = field(default_factory=ExploreConfig)
 
     def run(self) -> None:
         """Collect, and write `results.json` beside the recordings."""
+        with rerun_log(self.rerun) as log:
+            figures = self._collected()
+            if log is not None:
+                log_episodes(log, open_source(self.scenes.output))
+        write_results(self.scenes.output, figures, seed=self.scenes.seed)
+        logger.info("%d episodes in %s", figures["episodes"], self.scenes.output)
+
+    def _collected(self) -> dict[str, Any]:
         progress = counted("episodes", self.scenes.episodes)
         if isinstance(self.embodiment, HumanVideoConfig):
             files = collect_human(self.scenes, self.embodiment, progress)
-            figures: dict[str, Any] = {"embodiment": "human", "episodes": len(files)}
-        elif isinstance(self.embodiment, GripperConfig):
-            figures = {"embodiment": "gripper", **collect_gripper(self.scenes, self.embodiment, progress)}
+            return {"embodiment": "human", "episodes": len(files)}
+        if isinstance(self.embodiment, GripperConfig):
+            return {"embodiment": "gripper", **collect_gripper(self.scenes, self.embodiment, progress)}
+        if isinstance(self.embodiment, ExploreConfig):
+            dataset = collect(self.scenes, self.embodiment, progress)
         else:
-            if isinstance(self.embodiment, ExploreConfig):
-                dataset = collect(self.scenes, self.embodiment, progress)
-            else:
-                dataset = collect_objects(self.scenes, self.embodiment, progress)
-            figures = {
-                "embodiment": {AdroitConfig: "adroit", DexJoCoConfig: "dexjoco"}.get(type(self.embodiment), "allegro"),
-                "episodes": len(dataset),
-                "frames": sum(dataset.lengths),
-                "quarantined": list(dataset.quarantined),
-                "counts": dataset.counts,
-            }
-        write_results(self.scenes.output, figures, seed=self.scenes.seed)
-        logger.info("%d episodes in %s", figures["episodes"], self.scenes.output)
+            dataset = collect_objects(self.scenes, self.embodiment, progress)
+        return {
+            "embodiment": {AdroitConfig: "adroit", DexJoCoConfig: "dexjoco"}.get(type(self.embodiment), "allegro"),
+            "episodes": len(dataset),
+            "frames": sum(dataset.lengths),
+            "quarantined": list(dataset.quarantined),
+            "counts": dataset.counts,
+        }

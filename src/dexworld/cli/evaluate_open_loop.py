@@ -15,6 +15,7 @@ from dexworld.evaluation.results import write_results
 from dexworld.models.latent_readers import AUTO, chosen_evaluator, drawing_of
 from dexworld.models.reference import REFERENCE
 from dexworld.models.world_model import load_world_model
+from dexworld.report.rerun_log import RerunLog, log_open_loop, rerun_log
 
 logger = logging.getLogger("dexworld")
 SECONDS = 4.0
@@ -51,9 +52,15 @@ class OpenLoop:
     """Predicted steps a second, for four seconds. Recordings of pushes have one frame a second: 1."""
     stretches: int = 1
     """Predictions of an episode, each from the frame where the one before ended."""
+    rerun: Path | None = None
+    """File `NAME.rrd` for Rerun (extra `viz`): curves of errors; frames, hands, cameras of the first ten episodes."""
 
     def run(self) -> None:
         """Evaluate and write `results.json`."""
+        with rerun_log(self.rerun) as log:
+            self._evaluate(log)
+
+    def _evaluate(self, log: RerunLog | None) -> None:
         model = load_world_model(self.checkpoint)
         evaluator, reader = chosen_evaluator(self.evaluator, model.encoder)
         drawing = drawing_of(model, self.decoder)
@@ -86,6 +93,8 @@ class OpenLoop:
         if hasattr(model, "cost"):
             figures["cost"] = model.cost()
         path = write_results(self.output, figures, seed=self.seed, seeds=dataset.seeds)
+        if log is not None:
+            log_open_loop(log, figures, dataset, self.rate_hz)
         if self.data is None:
             shutil.rmtree(folder)  # collected for this alone; the seeds bring it back
         logger.info(

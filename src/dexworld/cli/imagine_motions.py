@@ -12,6 +12,7 @@ from dexworld.models.reference import REFERENCE
 from dexworld.models.world_model import load_world_model
 from dexworld.options import check_index
 from dexworld.report.imagine import imagine, write_imagine_report
+from dexworld.report.rerun_log import RerunLog, log_imagined, rerun_log
 
 logger = logging.getLogger("dexworld")
 SEARCHED_FRAMES = 20  # of a recorded episode, for one that shows the hand
@@ -37,9 +38,15 @@ class Imagine:
     decoder: str = AUTO
     """Who draws what the model imagines: a pixel decoder made by `dexworld train decoder`, or `own` for the encoder's
     own way back. `auto` takes the shipped decoder for models with the reference's encoder; the page names it."""
+    rerun: Path | None = None
+    """File `NAME.rrd` for Rerun (extra `viz`): what was imagined, and the commanded hand in space."""
 
     def run(self) -> None:
         """Imagine, and write the page."""
+        with rerun_log(self.rerun) as log:
+            self._imagine(log)
+
+    def _imagine(self, log: RerunLog | None) -> None:
         model = load_world_model(self.checkpoint)
         drawing = drawing_of(model, self.decoder)
         if self.data is not None:
@@ -59,4 +66,6 @@ class Imagine:
         frame = best_frame(episode, self.motion.hand) if self.frame is None else self.frame
         motions = atomic_motions(episode, frame, self.motion, model.condition)
         imagined = imagine(model, episode, motions, frame, decode=drawing.decode, drawn_by=drawing.by)
+        if log is not None:
+            log_imagined(log, imagined, episode, frame, self.motion)
         logger.info("see %s", write_imagine_report(self.output, imagined, seed=self.seed))

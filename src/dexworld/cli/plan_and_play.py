@@ -10,8 +10,9 @@ import tyro
 
 from dexworld.cli.bars import task_bars
 from dexworld.evaluation.results import write_results
-from dexworld.report.demo import write_demo_report
+from dexworld.report.demo import DemoResults, write_demo_report
 from dexworld.report.play_demo import Clicks, DemoConfig, PlayConfig, demo_figures, play_demo
+from dexworld.report.rerun_log import log_played, rerun_log
 from dexworld.sim.kitchen.kitchen_tasks import Task
 
 logger = logging.getLogger("dexworld")
@@ -32,6 +33,8 @@ class Plan:
     """Where these points should be, as many, in pixels."""
     text: str | None = None
     """A goal of a sentence instead, for world models with a text head: "push the red ball to the left of the bowl"."""
+    rerun: Path | None = None
+    """File `NAME.rrd` for Rerun (extra `viz`): what was seen and imagined, the hand in space, costs of the search."""
     config: Annotated[PlayConfig, tyro.conf.arg(name="")] = field(default_factory=PlayConfig)
 
     def run(self) -> None:
@@ -41,7 +44,11 @@ class Plan:
         if self.text is not None and self.to:
             raise ValueError("--text says what --from and --to say; give a sentence or clicks, not both")
         clicks = (_pixels("--from", self.from_), _pixels("--to", self.to)) if self.to else self.text
-        _play(DemoConfig(**vars(self.config), tasks=(self.task,), episodes=1, workers=1), self.output, clicks)
+        config = DemoConfig(**vars(self.config), tasks=(self.task,), episodes=1, workers=1)
+        with rerun_log(self.rerun) as log:
+            (episode,) = _play(config, self.output, clicks).episodes
+            if log is not None:
+                log_played(log, episode)
 
 
 @dataclass(frozen=True)
@@ -65,8 +72,10 @@ def _pixels(option: str, points: tuple[str, ...]) -> np.ndarray:
         raise ValueError(f"{option} is {' '.join(points)}; give points as two pixels each, such as 120,80") from None
 
 
-def _play(config: DemoConfig, output: Path, clicks: Clicks | None = None) -> None:
+def _play(config: DemoConfig, output: Path, clicks: Clicks | None = None) -> DemoResults:
+    """Play, and write page and figures."""
     with task_bars() as update:
         results = play_demo(config, update, clicks)
     write_results(output, demo_figures(results), seed=config.seed)
     logger.info("open %s in a browser", write_demo_report(output, results))
+    return results

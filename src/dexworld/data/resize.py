@@ -171,9 +171,11 @@ class ResizedFrames:
 
     @property
     def size(self) -> tuple[int, int]:
+        """Height and width in pixels, after resizing."""
         return self.fit.target
 
     def read(self, indices: list[int]) -> np.ndarray:
+        """Resized frames (N, H, W, 3) uint8; see `Frames.read`."""
         return self.fit.images(torch.from_numpy(self.frames.read(indices))).numpy()
 
 

@@ -45,16 +45,17 @@ class Drawn:
 
 
 class PartStrategy(Protocol):
-    """A strategy that cuts a clip into parts and draws one window of F = `frames` slots from each part in an epoch.
-
-    parts: (E,) how many windows an epoch draws from clips of these lengths; 0 leaves a clip out as too short.
-    draw: windows of clips of `lengths` (B,) frames at `fps` (B,), from part `part` (B,) of each.
-    """
+    """A strategy that cuts a clip into parts and draws one window of F = `frames` slots from each part in an epoch."""
 
     @property
-    def frames(self) -> int: ...
-    def parts(self, lengths: np.ndarray, fps: np.ndarray) -> np.ndarray: ...
-    def draw(self, lengths: np.ndarray, fps: np.ndarray, part: np.ndarray, random: Uniforms) -> Drawn: ...
+    def frames(self) -> int:
+        """F, the slots of a window."""
+
+    def parts(self, lengths: np.ndarray, fps: np.ndarray) -> np.ndarray:
+        """How many windows (E,) an epoch draws from clips of these lengths; 0 leaves a clip out as too short."""
+
+    def draw(self, lengths: np.ndarray, fps: np.ndarray, part: np.ndarray, random: Uniforms) -> Drawn:
+        """Windows of clips of `lengths` (B,) frames at `fps` (B,), from part `part` (B,) of each."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,11 @@ class PaperSampling:
             raise ValueError(f"lead is {self.lead}; it must lie between 0 and history - 1 = {self.history - 1}")
 
     def parts(self, lengths: np.ndarray, fps: np.ndarray) -> np.ndarray:
+        """As many windows (E,) as segments, of clips with two frames or more."""
         return np.where(np.asarray(lengths) >= 2, self.segments, 0)  # a single frame is no window
 
     def draw(self, lengths: np.ndarray, fps: np.ndarray, part: np.ndarray, random: Uniforms) -> Drawn:
+        """A window whose target lies in the given segment of each clip; see `PartStrategy.draw`."""
         reach = np.maximum(np.round(self.seconds * fps).astype(int), 1)
         chance = random(3 + int(reach.max()))  # columns 1 and 2 are free
         last = np.floor((part + chance[:, 0]) * lengths / self.segments).astype(int)
@@ -122,9 +125,11 @@ class OfficialSampling:
             raise ValueError(f"seconds and anchors must be positive, not {self.seconds} and {self.anchors}")
 
     def parts(self, lengths: np.ndarray, fps: np.ndarray) -> np.ndarray:
+        """As many windows (E,) as anchors, or one of a whole clip."""
         return np.where(np.asarray(lengths) >= 2, 1 if self.whole_clip else self.anchors, 0)
 
     def draw(self, lengths: np.ndarray, fps: np.ndarray, part: np.ndarray, random: Uniforms) -> Drawn:
+        """A window before an anchor of each clip, or over all of it; see `PartStrategy.draw`."""
         before = self.frames - 1 - self.lead
         if self.whole_clip:
             last, reach = lengths - 1, lengths - 1
@@ -150,9 +155,11 @@ class EveryFrame:
     frames = 1
 
     def parts(self, lengths: np.ndarray, fps: np.ndarray) -> np.ndarray:
+        """As many windows (E,) as frames."""
         return np.asarray(lengths)
 
     def draw(self, lengths: np.ndarray, fps: np.ndarray, part: np.ndarray, random: Uniforms) -> Drawn:
+        """The frames with the given numbers; nothing is random."""
         nothing = np.zeros(len(part), dtype=int)
         return Drawn(np.asarray(part)[:, None], nothing, nothing)
 

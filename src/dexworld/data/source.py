@@ -22,23 +22,27 @@ class CorruptEpisodeError(ValueError):
 
 @runtime_checkable
 class Source(Protocol):
-    """Episodes in the order of their ids.
-
-    folder: where it lies. kind: the layout's name, e.g. "egodex". ids: one per episode that may be readable; stable,
-    distinct, sorted. splits: the split that the dataset's makers put each episode into, "" where the layout knows none.
-    quarantined: (file or id, reason) of what opening already found broken; reading may find more.
-    """
+    """Episodes in the order of their ids."""
 
     @property
-    def folder(self) -> Path: ...
+    def folder(self) -> Path:
+        """Where it lies."""
+
     @property
-    def kind(self) -> str: ...
+    def kind(self) -> str:
+        """The layout's name, e.g. "egodex"."""
+
     @property
-    def ids(self) -> tuple[str, ...]: ...
+    def ids(self) -> tuple[str, ...]:
+        """One name per episode that may be readable; stable, distinct, sorted."""
+
     @property
-    def splits(self) -> tuple[str, ...]: ...
+    def splits(self) -> tuple[str, ...]:
+        """The split that the dataset's makers put each episode into, "" where the layout knows none."""
+
     @property
-    def quarantined(self) -> tuple[tuple[str, str], ...]: ...
+    def quarantined(self) -> tuple[tuple[str, str], ...]:
+        """(file or id, reason) of what opening already found broken; reading may find more."""
 
     def __len__(self) -> int: ...
 
@@ -51,23 +55,27 @@ class Source(Protocol):
 
 @runtime_checkable
 class Dataset(Source, Protocol):
-    """A source that training can plan on before it reads an episode.
-
-    lengths: frames of each episode. episode_seeds: simulator seed of each, None for recordings of the real world.
-    settings: what the data was made with, as JSON values. fingerprint: changes when an episode is added, removed or
-    rewritten. seeds: the distinct simulator seeds, sorted.
-    """
+    """A source that training can plan on before it reads an episode."""
 
     @property
-    def lengths(self) -> tuple[int, ...]: ...
+    def lengths(self) -> tuple[int, ...]:
+        """Frames of each episode."""
+
     @property
-    def episode_seeds(self) -> tuple[int | None, ...]: ...
+    def episode_seeds(self) -> tuple[int | None, ...]:
+        """Simulator seed of each episode, None for recordings of the real world."""
+
     @property
-    def settings(self) -> dict[str, Any]: ...
+    def settings(self) -> dict[str, Any]:
+        """What the data was made with, as JSON values."""
+
     @property
-    def fingerprint(self) -> str: ...
+    def fingerprint(self) -> str:
+        """A text that changes when an episode is added, removed or rewritten."""
+
     @property
-    def seeds(self) -> tuple[int, ...]: ...
+    def seeds(self) -> tuple[int, ...]:
+        """The distinct simulator seeds, sorted."""
 
 
 @dataclass(frozen=True)

@@ -58,3 +58,8 @@ class Ledger:
             file.write(json.dumps(content).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
+
+
+def results_in(path: Path) -> list[Any]:
+    """All results of a ledger that was just written, in the order in which they were added."""
+    return [json.loads(line)["result"] for line in path.read_text(encoding="utf-8").splitlines()[1:]]

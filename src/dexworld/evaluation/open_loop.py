@@ -79,9 +79,11 @@ class ChosenFrames:
 
     @property
     def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
         return self.frames.size
 
     def read(self, indices: list[int]) -> np.ndarray:
+        """Frames (N, H, W, 3) uint8 by their place among the chosen ones."""
         return self.frames.read([self.indices[index] for index in indices])
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from dexworld.planning.mpc import MPCPolicy
 from dexworld.planning.protocols import Policy
 from dexworld.robots.environment import Environment
+from dexworld.robots.observation import Observation
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,7 @@ class Played:
 
     distances: metres before the first move, after each move, and after holding still. frames: the environment's film,
     and `step_frames`, the picture after each move, when they were asked for. seconds: planning time of every move.
+    observations: what the policy saw before each move, when a film was asked for.
     """
 
     success: bool
@@ -25,6 +27,7 @@ class Played:
     frames: tuple[np.ndarray, ...] = ()
     step_frames: tuple[np.ndarray, ...] = ()
     moves: tuple[np.ndarray, ...] = field(default=(), repr=False)
+    observations: tuple[Observation, ...] = field(default=(), repr=False)
 
 
 def play(
@@ -47,11 +50,12 @@ def play(
         policy.reset(goal_points=goal_points, seed=seed)
     else:
         raise ValueError("points are no goal for this policy: it takes a picture")
-    step_frames, seconds, moves = [], [], []
+    step_frames, seconds, moves, observations = [], [], [], []
     distances = [environment.distance()]
     done = False
     while not done:
-        targets = policy.act(environment.observe())
+        observation = environment.observe()
+        targets = policy.act(observation)
         if isinstance(policy, MPCPolicy):
             seconds.append(policy.statistics[-1].seconds)
         if after_plan is not None:
@@ -62,7 +66,9 @@ def play(
         distances.append(environment.distance())
         if film:
             step_frames.append(values["image"])
+            observations.append(observation)
     success = environment.success()
     distances.append(environment.distance())
     frames = tuple(environment.film) if film else ()
-    return Played(success, tuple(distances), tuple(seconds), frames, tuple(step_frames), tuple(moves))
+    seen = tuple(observations)
+    return Played(success, tuple(distances), tuple(seconds), frames, tuple(step_frames), tuple(moves), seen)

@@ -53,6 +53,7 @@ class ActionEmbedding(nn.Module):
             self.network = nn.Sequential(first, nn.SiLU(), second)
 
     def forward(self, deltas: Tensor) -> Tensor:
+        """Conditions (..., C) of motions (..., 44, 3): keypoints, camera and its turn."""
         return F.pad(F.silu(self.network(deltas.flatten(-2) * self.inverse_scale)), (0, self.level_dim))
 
     def still(self) -> Tensor:

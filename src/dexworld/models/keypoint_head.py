@@ -32,6 +32,7 @@ class HeadBlock(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(dim, mlp_ratio * dim), nn.GELU(), nn.Linear(mlp_ratio * dim, dim))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Tokens (B, P, D) after attention among them and an MLP."""
         query, key, value = (split_heads(part, self.heads) for part in self.qkv(self.norm_attention(x)).chunk(3, -1))
         x = x + self.out(merge_heads(attend(query, key, value)))
         return x + self.mlp(self.norm_mlp(x))
@@ -87,6 +88,7 @@ class KeypointHead(CellTransformer):
         self.map_size = (grid[0] * config.cell, grid[1] * config.cell)
 
     def forward(self, latents: Tensor) -> Tensor:
+        """Heatmap logits (..., K, h, w) of latents (..., P, D)."""
         cells = self.cells(self._resample(self.project_in(latents.reshape(-1, *latents.shape[-2:]))))
         maps = join_cells(cells, self.token_grid, (self.config.cell, self.config.cell))
         if self.token_grid != self.grid:

@@ -38,6 +38,7 @@ class Maps(CellTransformer):
         self.second = nn.Conv2d(2 * config.channels, config.channels, 3, padding=1)
 
     def forward(self, latents: Tensor) -> Tensor:
+        """Maps (N, C, h, w) of latents (N, P, D)."""
         maps = join_cells(self.cells(self.project_in(latents)), self.grid, (self.cell, self.cell))
         return maps + self.second(F.gelu(self.first(maps)))
 

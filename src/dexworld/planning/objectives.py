@@ -174,6 +174,7 @@ class KeypointPixels(Objective):
         object.__setattr__(self, "needs_keypoint_head", self.source == "model")
 
     def guides(self, goal: Goal) -> bool:
+        """Whether a search without the model can start by it: the goal has keypoints, kinematics those of a plan."""
         return not self.needs_keypoint_head and bool((self._weights(goal) > 0).any())
 
     def __call__(self, rollout: Rollout, goal: Goal) -> Tensor:
@@ -205,6 +206,7 @@ class HandOrientation(Objective):
     time: TimeWeights = RELEASE_TIME
 
     def guides(self, goal: Goal) -> bool:
+        """Whether the goal says how the hand is turned."""
         return goal.hand_rotation is not None
 
     def __call__(self, rollout: Rollout, goal: Goal) -> Tensor:

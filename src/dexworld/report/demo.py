@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from dexworld.planning.protocols import PlanStatistics
 from dexworld.report import html, words
 from dexworld.report.media import image_tag, picture, video_tag
 from dexworld.report.overlay import hand_overlay, points_overlay
+from dexworld.track import Track
 
 
 @dataclass(frozen=True)
@@ -18,13 +20,14 @@ class PlanRecord:
 
     imagined: (H, W, 3) uint8, the prediction of its first step, or what was seen with the way of the points that the
     plan follows; None where latents can't be decoded. happened: (H, W, 3) uint8, what the camera saw then. seconds:
-    wall time. points: whether points are shown instead of a picture.
+    wall time. points: whether points are shown instead of a picture. statistics: what the search found.
     """
 
     imagined: np.ndarray | None
     happened: np.ndarray
     seconds: float
     points: bool = False
+    statistics: PlanStatistics | None = None
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,8 @@ class EpisodeResult:
     start_image, goal_image: (H, W, 3) uint8. outcome: (F, H, W, 3) uint8, the execution, at outcome_fps.
     goal_keypoints: (12, 2) pixels and goal_keypoints_shown: (12,) bool, where the model sees the hand in the goal
     image. distances: metres to the goal before the first and after the last step; success needs less than `limit`.
-    clicked: the goal that was given instead of the episode's own; nothing else is measured then.
+    clicked: the goal that was given instead of the episode's own; nothing else is measured then. seen: frames, camera
+    and hand before each move.
     """
 
     task: str
@@ -62,6 +66,7 @@ class EpisodeResult:
     limit: float
     plans: tuple[PlanRecord, ...] = ()
     clicked: Clicked | None = None
+    seen: Track | None = None
 
     @property
     def seconds_per_plan(self) -> float | None:

@@ -4,7 +4,7 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from importlib.metadata import version
@@ -30,10 +30,14 @@ from dexworld.planning.sentence_goal import sentence_points
 from dexworld.report import words
 from dexworld.report.demo import Clicked, DemoResults, EpisodeResult, PlanRecord
 from dexworld.report.overlay import points_overlay
+from dexworld.robots.observation import Observation
+from dexworld.robots.robot import Robot
 from dexworld.sim.kitchen.kitchen_env import KitchenEnv
 from dexworld.sim.kitchen.kitchen_simulation import FRAMES_PER_SECOND
 from dexworld.sim.kitchen.kitchen_tasks import RADIUS, TASKS, Task, draw_episodes
+from dexworld.sim.kitchen.task_builders import STEP_SECONDS
 from dexworld.sim.render import Backend, choose_backend
+from dexworld.track import ArrayFrames, Track
 
 Clicks = tuple[np.ndarray, np.ndarray] | str  # pixels (Q, 2) and where they should be, (Q, 2), or a sentence
 
@@ -195,7 +199,7 @@ def _play_task(config: DemoConfig, clicks: Clicks | None, item: tuple[str, int])
         environment.close()
     parts = zip(imagined, played.step_frames, policy.statistics, strict=False)  # an episode may end early
     pointed = policy.points is not None
-    plans = tuple(PlanRecord(picture, happened, made.seconds, pointed) for picture, happened, made in parts)
+    plans = tuple(PlanRecord(picture, happened, made.seconds, pointed, made) for picture, happened, made in parts)
     return EpisodeResult(
         task=task,
         seed=episode.seed,
@@ -210,7 +214,20 @@ def _play_task(config: DemoConfig, clicks: Clicks | None, item: tuple[str, int])
         limit=RADIUS[task],
         plans=plans,
         clicked=clicked,
+        seen=seen_track(environment.robot, played.observations),
     )
+
+
+def seen_track(robot: Robot, observations: Sequence[Observation]) -> Track:
+    """What was seen before each move of an episode: frames, camera, and the robot's hand in the world."""
+    joints, base, cameras = (
+        torch.from_numpy(np.stack([getattr(each, name) for each in observations])).double()
+        for name in ("joint_positions", "world_from_base", "world_from_camera")
+    )
+    track = robot.track(joints, base[0], cameras, torch.from_numpy(observations[0].intrinsics).double())
+    columns = {name: value.numpy() for name, value in track.columns.items()}
+    frames = ArrayFrames(np.stack([each.image for each in observations]))
+    return Track(cameras.numpy(), observations[0].intrinsics, columns, 1 / STEP_SECONDS, frames)
 
 
 def _clicked(policy: MPCPolicy, environment: KitchenEnv, clicks: tuple[np.ndarray, np.ndarray]) -> Clicked:

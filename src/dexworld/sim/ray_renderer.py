@@ -44,6 +44,7 @@ class RayRenderer(Renderer):
         self._closed = False
 
     def rgb(self, data: mujoco.MjData, camera: str | int, view: View = DEFAULT_VIEW) -> np.ndarray:
+        """See `Renderer.rgb`."""
         hits = self._look(data, camera, view)
         eye = eye_of(self.model, camera)
         mujoco.mjv_updateCamera(self.model, data, eye, self._lights)  # the headlight follows the camera
@@ -58,6 +59,7 @@ class RayRenderer(Renderer):
         return self._image(np.zeros(3, np.uint8), hits, (colour * 255 + 0.5).astype(np.uint8))
 
     def segmentation(self, data: mujoco.MjData, camera: str | int, view: View = DEFAULT_VIEW) -> np.ndarray:
+        """See `Renderer.segmentation`."""
         hits = self._look(data, camera, view)
         return self._image(np.array(-1, np.int32), hits, hits.geoms)
 
@@ -67,6 +69,7 @@ class RayRenderer(Renderer):
         return image
 
     def close(self) -> None:
+        """Refuse further pictures."""
         self._closed = True
 
     def _look(self, data: mujoco.MjData, camera: str | int, view: View) -> _Hits:

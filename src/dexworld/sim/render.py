@@ -180,9 +180,11 @@ class GlRenderer(Renderer):
         self._rectangle = mujoco.MjrRect(0, 0, width, height)
 
     def rgb(self, data: mujoco.MjData, camera: str | int, view: View = DEFAULT_VIEW) -> np.ndarray:
+        """See `Renderer.rgb`."""
         return np.ascontiguousarray(self._draw(data, camera, view, False))
 
     def segmentation(self, data: mujoco.MjData, camera: str | int, view: View = DEFAULT_VIEW) -> np.ndarray:
+        """See `Renderer.segmentation`."""
         codes = self._draw(data, camera, view, True).astype(np.int32) @ np.array([1, 1 << 8, 1 << 16], np.int32)
         geom_of_code = np.full(self._scene.ngeom + 1, -1, np.int32)  # code 0 is the background
         for drawn in self._scene.geoms[: self._scene.ngeom]:
@@ -208,6 +210,7 @@ class GlRenderer(Renderer):
         return pixels[::-1]
 
     def close(self) -> None:
+        """Give the OpenGL context back."""
         if self._context is not None:
             atexit.unregister(self._at_exit)
             self._gl.make_current()

@@ -232,6 +232,7 @@ class LatentRunConfig(DataConfig):
 
     @property
     def shares(self) -> tuple[float, ...]:
+        """Share of each data folder in what is drawn; () is as large as its data."""
         return self.mix
 
 

@@ -102,14 +102,17 @@ class GoalSampling:
 
     @property
     def frames(self) -> int:
+        """History, horizon and the goal."""
         return self.history + self.horizon + 1
 
     def parts(self, lengths: np.ndarray, fps: np.ndarray) -> np.ndarray:
+        """As many windows (E,) as frames that have a later one."""
         if (np.asarray(fps) * self.step_seconds < 1.0 - 1e-9).any():
             raise ValueError(f"clips of {np.min(fps):g} frames per second give no steps of {self.step_seconds:g} s")
         return np.asarray(lengths) - 1
 
     def draw(self, lengths: np.ndarray, fps: np.ndarray, part: np.ndarray, random: Uniforms) -> Drawn:
+        """Windows that begin at the given frame, with a later frame as their goal; see `PartStrategy.draw`."""
         chance, step = random(2), np.round(fps * self.step_seconds).astype(int)[:, None]
         goal = part + 1 + np.floor(chance[:, 0] * (lengths - 1 - part)).astype(int)
         starts = chance[:, 1] < self.start_share

@@ -59,6 +59,7 @@ class RunConfig(DataConfig):
 
     @property
     def shares(self) -> tuple[float, ...]:
+        """Share of each data folder in what is drawn; () is as large as its data."""
         return self.sampling.mix
 
 

@@ -36,6 +36,7 @@ class SameConv(nn.Conv2d):
         self.around = (before, kernel - stride - before) * 2
 
     def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, C', h, w) of maps (B, C, H, W), padded as TensorFlow's `same` does."""
         return super().forward(x if self.stride[0] == 1 else F.pad(x, self.around))
 
 
@@ -51,6 +52,7 @@ class Block(nn.Module):
         self.adds = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, C', h, w) of maps (B, C, H, W)."""
         hidden = x if self.expand is None else F.relu6(self.expand(x))
         narrow: Tensor = self.project(F.relu6(self.depthwise(hidden)))
         return x + narrow if self.adds else narrow
@@ -74,6 +76,7 @@ class Lite0(nn.Module):
             self.stride *= shape[3]
 
     def forward(self, pixels: Tensor) -> Tensor:
+        """Maps (B, C, h, w) of scaled pixels (B, 3, H, W)."""
         x = F.relu6(self.stem(pixels))
         for block in self.blocks:
             x = block(x)

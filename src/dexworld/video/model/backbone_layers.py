@@ -36,6 +36,10 @@ class HandEmbedding(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, vectors: Tensor) -> Tensor:
+        """Embeddings (B, f or 1, D) of hand vectors (B, 1 + 4 n, V): one a latent frame, or one where `pooled`.
+
+        Raises ValueError on another shape.
+        """
         if vectors.shape[2] != HAND_VECTOR or (vectors.shape[1] - 1) % TIME_FACTOR:
             shape = f"(B, 1 + {TIME_FACTOR} n, {HAND_VECTOR})"
             raise ValueError(f"hand vectors must be {shape}, not {tuple(vectors.shape)}")
