@@ -1,7 +1,7 @@
 """The seam of benchmarks: tasks, their episodes, and the environment that plays them.
 
-`evaluate tasks --env NAME` takes any suite. The kitchen, Adroit and DexJoCo come with dexworld; an installed package brings
-its own in an entry point of the group `dexworld.task_suites`.
+`evaluate tasks --env NAME` takes any suite. The kitchen, Adroit and DexJoCo come with dexworld; an installed package
+brings its own in an entry point of the group `dexworld.task_suites`.
 """
 
 from collections.abc import Callable, Mapping
