@@ -29,7 +29,7 @@ $(STAMP): pyproject.toml client/pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "dexworld needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_FLAGS) -c constraints.txt -e ./client -e '.[sim,video,adroit,serve,docs,viz,dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_FLAGS) -c constraints.txt -e ./client -e '.[sim,video,adroit,serve,camera,docs,dev]'
 	@touch $@
 
 demo: $(STAMP)  ## plan with the shipped world model in simulation and write outputs/demo/report.html
@@ -40,8 +40,8 @@ test: $(STAMP)  ## run the tests
 	$(BIN)/pytest -n $(WORKERS) $(PYTEST_FLAGS)
 
 interop: export OMP_NUM_THREADS = 1
-interop: $(INTEROP)/.installed  ## run the tests against LeRobot, robomimic and stable-worldmodel, in an environment of their own
-	$(INTEROP)/bin/pytest tests/interop tests/data/test_store_for_lerobot.py tests/sim/test_env.py $(PYTEST_FLAGS)
+interop: $(INTEROP)/.installed  ## run the tests against LeRobot, robomimic, Rerun and stable-worldmodel, in an environment of their own
+	$(INTEROP)/bin/pytest tests/interop tests/data/test_store_for_lerobot.py tests/sim/test_env.py tests/report/test_rerun_log.py $(PYTEST_FLAGS)
 
 $(INTEROP)/.installed: pyproject.toml constraints.txt
 	@[ -x $(INTEROP)/bin/python ] || $(PYTHON) -m venv $(INTEROP)

@@ -29,10 +29,11 @@ def main() -> None:
     arguments = parser(__doc__, "outputs/bench/retarget")
     arguments.add_argument("--clips", type=int, default=4)
     arguments.add_argument("--seconds", type=float, default=6.0)
+    arguments.add_argument("--robot", nargs="+", help="shipped descriptions; by default all and the built-in one")
     options = arguments.parse_args()
     torch.set_num_threads(1)
-    robots = {"franka-allegro": FrankaAllegro()}
-    for name in robot_names():
+    robots = {} if options.robot else {"franka-allegro": FrankaAllegro()}
+    for name in options.robot or robot_names():
         try:
             robots[name] = named_robot(name)
         except FileNotFoundError:
@@ -48,7 +49,7 @@ def main() -> None:
         for track in tracks:
             try:
                 done = retarget(robot, track.keypoints_world, track.keypoints_valid)
-            except ValueError:  # the clip doesn't show the hand of this side, or the robot has two
+            except ValueError:  # the clip doesn't show the hand of this side
                 continue
             frames += len(done.tip_error)
             errors.append(done.tip_error[~done.tip_error.isnan()].numpy())

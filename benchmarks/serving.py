@@ -1,17 +1,15 @@
-"""Server, client and robot: what a socket costs, what survives nonsense, and where a robot ends that is left alone.
+"""What a socket costs, and what survives nonsense: `--malformed` messages go to a server on loopback.
 
-`--malformed` messages go to a server on loopback. `--kills` times a server or a client is killed, or a client falls
-silent, at a random moment while the simulated robot moves; each time the robot has to come to rest inside its limits.
-`--plans` plans have to be there after `--deadline-s`, and would take longer.
+The overhead stands beside that of as many bytes over a plain TCP connection between two threads, in turns, since both
+wait for the machine's scheduler. `--plans` plans have to be there after `--deadline-s`, and would take longer.
 """
 
-import os
-import signal
-import subprocess
-import sys
+import socket
+import threading
 import time
 from collections import Counter
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -23,9 +21,8 @@ from dexworld.serving.serve_config import ServerConfig
 from dexworld.serving.socket_server import SocketServer
 from dexworld_client import Client, packed
 
-ROOT = Path(__file__).resolve().parent.parent
-KINDS = ("server killed", "client killed", "client silent")
-MOST_BEATS, STILL_BEATS = 300, 30  # of the robot's clock: until it stays at rest for so many; a chunk has 150
+OBSERVATION = {"image": np.zeros((224, 392, 3), np.uint8), "joint_targets": np.zeros(23), "state": np.zeros(23)}
+CANDIDATES = 64  # of a population that replicas judge
 STEP = 0.25  # radians that a joint wanders
 NAMES = [*(f"panda_joint{number}" for number in range(1, 8)), *(f"joint_{number}" for number in range(16))]
 
@@ -103,15 +100,45 @@ def _taken(plain: ClientConnection, message: bytes | str) -> str:
 
 
 def overhead(port: int, repeats: int) -> dict[str, float]:
-    """Milliseconds of an observation there and a chunk back, that are neither the policy's nor its session's."""
-    observation = {"image": np.zeros((224, 392, 3), np.uint8), "joint_targets": np.zeros(23), "state": np.zeros(23)}
-    taken = []
-    with Client(f"ws://127.0.0.1:{port}") as client:
+    """Milliseconds of an observation there and a chunk back, that are neither the policy's nor its session's, and of
+    the same bytes over plain TCP.
+    """
+    taken: dict[str, list[float]] = {"overhead": [], "tcp": []}
+    message = packed(OBSERVATION)
+    with Client(f"ws://127.0.0.1:{port}") as client, plain_echo(len(message)) as plain:
         for _ in range(repeats):
             began = time.perf_counter()
-            client.ask(observation)
-            taken.append(1e3 * (time.perf_counter() - began))
-    return dict(zip(("overhead_ms_p50", "overhead_ms_p99"), np.quantile(taken, (0.5, 0.99)).tolist(), strict=True))
+            client.ask(OBSERVATION)
+            between = time.perf_counter()
+            plain.sendall(message)
+            plain.recv(1)
+            taken["overhead"].append(1e3 * (between - began))
+            taken["tcp"].append(1e3 * (time.perf_counter() - between))
+    shares = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+    return {f"{n}_ms_{p}": float(np.quantile(each, q)) for n, each in taken.items() for p, q in shares.items()}
+
+
+@contextmanager
+def plain_echo(size: int) -> Iterator[socket.socket]:
+    """A connection whose other end, in a thread, answers every `size` bytes by one."""
+
+    def answer() -> None:
+        with listener.accept()[0] as peer:
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            got = 0
+            while data := peer.recv(1 << 18):
+                got += len(data)
+                if got == size:
+                    got = 0
+                    peer.sendall(b"!")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        with socket.create_connection(listener.getsockname()) as plain:
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            yield plain
+        thread.join()
 
 
 def overshoot(seconds: float, plans: int, seed: int) -> dict[str, Any]:
@@ -145,87 +172,79 @@ def overshoot(seconds: float, plans: int, seed: int) -> dict[str, Any]:
     return figures | {f"{name}_p50": float(np.median([each[name] for each in searches])) for name in names}
 
 
-def started(script: str, *words: str) -> subprocess.Popen:
-    """A script of the repository in a process of its own, with this one's modules; what it says is read from it."""
-    own = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.Popen([sys.executable, str(ROOT / script), *words], env=own, stdout=subprocess.PIPE, text=True)
+def fan_out(replicas: int, plans: int, seed: int) -> dict[str, Any]:
+    """How much of `replicas` cores Ray Serve makes use of: populations of candidates that the shipped model judges in
+    this process, on one thread, and in replicas, in turns.
+    """
+    import torch
 
+    from dexworld.planning.presets import PlannerOptions
+    from dexworld.robots.franka_allegro import OPEN_FINGERS
+    from dexworld.serving.policy_service import PolicyConfig, PolicyService
 
-def killed(kind: str, robot: Any, port: int, rng: np.random.Generator) -> bool:
-    """Start a server and a client, end one at a random moment of motion: whether the robot came to rest."""
-    server, client = started("benchmarks/serving.py", "--wander"), None
+    torch.set_num_threads(1)
+    search = PlannerOptions(samples=CANDIDATES, elites=8, iterations=3, model_budget=CANDIDATES, horizon=3)
+    service, taken, off = PolicyService(PolicyConfig(planning=search, ray="local", replicas=replicas)), [], []
+    shared = service.model.candidate_costs
+
+    def judged(cost: Any, samples: Any) -> Any:
+        began = time.perf_counter()
+        found = shared(cost, samples)
+        between = time.perf_counter()
+        here = cost.model_costs(samples)
+        taken.append((between - began, time.perf_counter() - between))
+        off.append(float(((found - here).abs() / here.abs()).max()))
+        return found
+
+    service.model.candidate_costs = judged
+    rng, ready = np.random.default_rng(seed), np.array([0.0, -0.6, 0.0, -2.3, 0.0, 1.9, 0.6, *OPEN_FINGERS])
+    camera = np.array([[0.0, -0.5, 0.866, 0.1], [-1.0, 0.0, 0.0, 0.0], [0.0, -0.866, -0.5, 0.8], [0, 0, 0, 1]])
+    seen = {"joint_positions": ready, "joint_targets": ready, "world_from_base": np.eye(4), "world_from_camera": camera}
+    seen |= {"intrinsics": np.array([[240.0, 0, 196], [0, 240, 112], [0, 0, 1]])}
     try:
-        assert server.stdout is not None
-        address = f"ws://127.0.0.1:{int(server.stdout.readline())}"
-        addresses = ["--server", address, "--robot", f"ws://127.0.0.1:{port}"]
-        client = started("examples/kitchen_client.py", *addresses, "--chunks", "50")
-        until = time.monotonic() + 60.0
-        while robot.report()["at_rest"] and time.monotonic() < until:
-            time.sleep(0.02)
-        time.sleep(rng.uniform(0.0, 2.0))
-        ended = server if kind == KINDS[0] else client
-        os.kill(ended.pid, signal.SIGSTOP if kind == KINDS[2] else signal.SIGKILL)
-        begin, resting = robot.report()["beats"], 0
-        while (state := robot.report())["beats"] < begin + MOST_BEATS:
-            resting = resting or state["beats"]
-            if not state["at_rest"]:
-                resting = 0
-            elif state["beats"] > resting + STILL_BEATS:
-                return True
-            time.sleep(0.05)
-        return False
+        for number in range(plans + 1):  # the first one warms up
+            taken, off = ([], []) if number == 1 else (taken, off)
+            images = rng.integers(0, 256, (2, 224, 392, 3), np.uint8)
+            service.session().answer(seen | {"image": images[0], "goal": {"image": images[1], "seed": number}})
     finally:
-        for each in (server, client):
-            if each is not None:
-                each.kill()
-                each.wait()
-
-
-def kills(count: int, rng: np.random.Generator) -> dict[str, Any]:
-    """So many kills of one robot: where it did not come to rest, and how near its commands came to the limits."""
-    from dexworld.serving.simulated_robot import RobotConfig, SimulatedRobot
-
-    robot = SimulatedRobot(RobotConfig(seed=916_000))
-    robot.start()
-    moving: Counter[str] = Counter()
-    try:
-        with SocketServer(ServerConfig(port=0), robot, "robot") as server:
-            for number in range(count):
-                kind = KINDS[number % len(KINDS)]
-                moving[kind] += not killed(kind, robot, server.port, rng)
-        report = robot.report()
-    finally:
-        robot.stop()
-    names = ("beyond_position", "share_of_velocity", "share_of_acceleration", "depth", "beats")
-    return {"kills": count, "not_at_rest": sum(moving.values())} | {name: report[name] for name in names}
+        service.close()
+    there, here = np.array(taken).T
+    figures = {
+        "replicas": replicas,
+        "candidates": CANDIDATES,
+        "populations": len(taken),
+        "largest_difference": max(off),
+    }
+    best, middle = here.min() / there.min(), np.median(here) / np.median(there)
+    return figures | {
+        "here_s": float(np.median(here)),
+        "replicas_s": float(np.median(there)),
+        "efficiency_median": float(middle / replicas),
+        "efficiency_best": float(best / replicas),
+    }
 
 
 def main() -> None:
     """Measure and write results.json."""
     arguments = parser(__doc__, "outputs/bench/serving")
     arguments.add_argument("--malformed", type=int, default=10_000, help="messages")
-    arguments.add_argument("--kills", type=int, default=15)
-    arguments.add_argument("--repeats", type=int, default=300, help="observations that the overhead is of")
+    arguments.add_argument("--repeats", type=int, default=2000, help="observations that the overhead is of")
+    arguments.add_argument("--ray-replicas", type=int, default=0, help="replicas that candidates are split over")
+    arguments.add_argument("--ray-plans", type=int, default=5, help="of the replicas")
     arguments.add_argument("--plans", type=int, default=100, help="plans that have a deadline")
     arguments.add_argument("--deadline-s", type=float, default=1.0, help="seconds that they have")
     arguments.add_argument("--seed", type=int, default=916_000)
-    arguments.add_argument("--wander", action="store_true", help="only serve a policy that wanders, for the kills")
     options = arguments.parse_args()
-    if options.wander:
-        with SocketServer(ServerConfig(port=0), Wander(), "wander") as server:
-            print(server.port, flush=True)
-            server.wait()
-        return
     rng = np.random.default_rng(options.seed)
     with SocketServer(ServerConfig(port=0, messages_per_second=1e5), Wander(), "wander") as server:
         began = time.monotonic()
         figures: dict[str, Any] = {"malformed": dict(malformed(server.port, options.malformed, rng))}
         figures |= {"malformed_s": time.monotonic() - began, "failures": server.metrics.counts["failures"]}
         figures |= overhead(server.port, options.repeats)
+    if options.ray_replicas:
+        figures |= fan_out(options.ray_replicas, options.ray_plans, options.seed)
     if options.plans:
         figures["deadline"] = overshoot(options.deadline_s, options.plans, options.seed)
-    if options.kills:
-        figures |= kills(options.kills, rng)
     write_and_print(options.output, figures)
 
 

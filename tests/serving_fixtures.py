@@ -10,7 +10,8 @@ for folder in ("benchmarks", "examples"):
 from kitchen_client import RobotLink  # noqa: E402, F401
 
 from latency import play  # noqa: E402, F401
-from serving import KINDS, NAMES, killed, malformed, started  # noqa: E402, F401
+from robot_kills import KINDS, Loop, killed, started  # noqa: E402, F401
+from serving import NAMES, malformed  # noqa: E402, F401
 
 
 class Echo:

@@ -73,8 +73,13 @@ DOCUMENTED = {
         {"outside": 0},
     ),
     "serving.py": (
-        "--malformed 50 --kills 0 --repeats 10 --plans 0",
-        "malformed_s overhead_ms_p50 overhead_ms_p99",
+        "--malformed 50 --repeats 10 --plans 0",
+        "malformed_s overhead_ms_p50 overhead_ms_p99 tcp_ms_p50 tcp_ms_p99",
+        {"failures": 0},
+    ),
+    "robot_kills.py": (
+        "--kills 0 --soak-hours 0.002",
+        "looks commands soak_cpu_s",
         {"failures": 0},
     ),
     "loader.py": (

@@ -19,6 +19,7 @@ WORDS = {  # what a verb needs besides the option
     "reproduce": ["figure5", *OUTPUT],
     "cache-latents": ["--data", "data"],
     "robot retarget": ["data", *OUTPUT],
+    "camera calibrate": ["data", *OUTPUT],
     "cosmos": ["--pipeline", "data", *OUTPUT],
     "video convert-hands": ["--results", "data", "--videos", "data", *OUTPUT],
     "video track-hands": ["--videos", "data", "--model", "data", *OUTPUT],

@@ -1,14 +1,20 @@
 """The examples that add a robot, an environment, a planner and a reader from outside the package."""
 
+import json
 import runpy
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from dexworld import cli
 from dexworld.data.readers import LAYOUTS
 from dexworld.data.video import write_video
+from dexworld.robots.description import read_description
+from dexworld.robots.model_file import find_installed
+from robot_fixtures import HAND_TOML, hand_mjcf
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
@@ -34,6 +40,35 @@ def test_a_planner_of_ones_own_takes_the_place_of_cem(example):
     costs = example("my_planner")
     assert costs["cem"] < costs["staying"]
     assert costs["shooting"] < costs["staying"]
+
+
+# What makes a command of the recipe small.
+SMALL = {
+    "collect": ("--episodes", "2", "--workers", "1"),
+    "train": ("--preset", "debug", "--steps", "2", "--batch-size", "2", "--validation-windows", "2", "--device", "cpu"),
+    "evaluate": ("--episodes", "1", "--workers", "1", "--samples", "8", "--elites", "2", "--iterations", "1"),
+}
+
+
+def test_the_recipe_takes_a_hand_from_its_model_to_a_plan(tmp_path, monkeypatch):
+    recipe = EXAMPLES / "my_robot"
+    hand = recipe / "g1_right.toml"
+    if find_installed(read_description(hand).model) is None:  # another hand takes its place
+        (tmp_path / "hand.xml").write_text(hand_mjcf())
+        hand = tmp_path / "hand.toml"
+        hand.write_text(f'model = "hand.xml"\n{HAND_TOML}')
+    monkeypatch.chdir(tmp_path)
+    text = (recipe / "README.md").read_text(encoding="utf-8").replace("\\\n", " ").replace("g1_right.toml", str(hand))
+    commands = [shlex.split(line)[1:] for line in text.splitlines() if line.startswith("dexworld ")]
+    assert [command[0] for command in commands] == ["robot", "collect", "collect", "train", "evaluate"]
+    for command in commands:
+        if command[0] == "collect":
+            table = command.index("table")
+            command[table:] = [*SMALL["collect"], *command[table:], "--frames", "8"]
+        cli.main([*command, *(SMALL.get(command[0], ()) if command[0] != "collect" else ())])
+    figures = json.loads(Path("outputs/g1-tasks/results.json").read_text())
+    assert {figures[task]["random_n"] for task in ("reach", "push")} == {1}
+    assert figures["reach"]["final_distance"] > 0
 
 
 def test_an_example_stays_short():

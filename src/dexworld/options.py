@@ -51,6 +51,9 @@ RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("direction", "smoothness", "rest"), (0.0, 1e6)),
     **dict.fromkeys(("focal", "metres_per_unit"), (1e-6, 1e6)),
     "first_frame": (0, 10**6),
+    **dict.fromkeys(("columns", "rows"), (2, 1000)),
+    **dict.fromkeys(("square_m", "marker_m"), (1e-4, 10.0)),
+    "replicas": (1, 1024),
 }
 
 

@@ -6,6 +6,8 @@ import torch
 from droid_fixtures import check_refused
 from lerobot_fixtures import change_info, number_of, write_dataset, write_video
 
+from dexworld.data.camera.camera import Camera, PinholeView
+from dexworld.data.camera.camera_files import HandEye, write_camera, write_hand_eye
 from dexworld.data.lerobot.layout import is_lerobot
 from dexworld.data.readers import lerobot
 from dexworld.data.readers.lerobot import KeypointMapping, LeRobotOptions, PoseMapping, open_lerobot
@@ -105,6 +107,28 @@ def test_one_feature_per_hand_in_the_camera_frame_becomes_world_points(tmp_path)
     assert "left" not in episode.columns
     np.testing.assert_allclose(episode.world_from_camera, poses[:20], atol=1e-6)
     np.testing.assert_allclose(episode.intrinsics, [[50, 0, 48], [0, 51, 32], [0, 0, 1]])
+
+
+def test_a_cameras_files_give_intrinsics_and_pose_and_take_the_lens_out(plain, tmp_path):
+    folder, _ = plain
+    matrix = np.array([[120.0, 0, 96], [0, 120, 64], [0, 0, 1]])
+    lens = Camera(matrix, (128, 192), "plumb_bob", (-0.3, 0.1, 0.0, 0.0))  # twice the frames' size
+    pose = np.array([[0.0, 0, 1, 0.5], [-1, 0, 0, 0], [0, -1, 0, 0.4], [0, 0, 0, 1]])
+    write_camera(tmp_path / "camera.yaml", lens)
+    write_hand_eye(tmp_path / "mount.yaml", HandEye(False, pose))
+    options = LeRobotOptions(camera=tmp_path / "camera.yaml", hand_eye=tmp_path / "mount.yaml")
+    episode, before = open_lerobot(folder, options)[0], open_lerobot(folder)[0]
+    view = PinholeView(lens.of_size((64, 96)), (64, 96))
+    np.testing.assert_allclose(episode.intrinsics, view.intrinsics)
+    np.testing.assert_allclose(episode.world_from_camera, np.tile(pose, (len(episode), 1, 1)), atol=1e-6)
+    (frame,), (raw,) = episode.frames.read([3]), before.frames.read([3])
+    np.testing.assert_array_equal(frame, view.undistorted(raw))
+    assert np.abs(frame.astype(int) - raw).mean() > 1
+    write_hand_eye(tmp_path / "mount.yaml", HandEye(True, pose))
+    with pytest.raises(ValueError, match="camera_pose"):
+        open_lerobot(folder, options)
+    with pytest.raises(ValueError, match="not both"):
+        LeRobotOptions(camera=tmp_path / "camera.yaml", intrinsics=(1.0, 1.0, 1.0, 1.0))
 
 
 def test_the_forms_of_a_camera_pose_agree():

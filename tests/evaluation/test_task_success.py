@@ -22,7 +22,8 @@ from dexworld.planning.cem import CEM
 from dexworld.planning.controls import DoNothing, KinematicsOnly, RandomTargets, Replay, TrueSimulator, true_cost
 from dexworld.planning.mpc import MPCPolicy
 from dexworld.planning.policies import LEARNED, POLICIES, make_policy
-from dexworld.robots.environment import Environment, SimulatedEnvironment
+from dexworld.robots.environment import Environment, SearchSpace, SimulatedEnvironment
+from dexworld.robots.franka_allegro import FrankaAllegro
 from dexworld.sim.kitchen.kitchen_env import KITCHEN, KitchenEnv
 from dexworld.sim.kitchen.kitchen_tasks import HORIZON, MOVES, draw_episode
 
@@ -220,6 +221,41 @@ def test_the_search_in_the_true_simulator_finds_moves_that_are_better_than_none(
     assert max(costs[:2]) < costs[2]
 
 
+class OneWay:
+    """An environment whose moves matter along one direction only, in which its search space lies."""
+
+    robot, goal, joints = FrankaAllegro(), 0.4, np.zeros(23)
+
+    def search_space(self):
+        directions = np.zeros((1, 23))
+        directions[0, 0] = 1.0
+        return SearchSpace(np.tile(self.robot.limits.mean(-1).numpy(), (5, 1)), directions, np.array([0.3]))
+
+    def observe(self):
+        return SimpleNamespace(joint_targets=self.joints)
+
+    def get_state(self):
+        return self.joints
+
+    def set_state(self, state):
+        self.joints = state
+
+    move = set_state
+
+    def true_cost(self):
+        return abs(self.joints[0] - self.goal)
+
+
+def test_the_search_in_the_true_simulator_keeps_to_the_space_that_its_environment_says():
+    environment = OneWay()
+    policy = TrueSimulator(environment)
+    policy.reset(None, seed=0)
+    moves = np.stack([policy.act(environment.observe()) for _ in range(5)])
+    assert abs(moves[-1, 0] - environment.goal) < 1e-3
+    np.testing.assert_allclose(moves[:, 1:], environment.search_space().moves[:, 1:])
+    np.testing.assert_array_equal(environment.joints, 0.0)
+
+
 class Nudge:
     """A solver whose plan is to stay where it starts, but for a thousandth of a radian and the number of the search."""
 
@@ -259,7 +295,7 @@ def test_an_evaluation_runs_from_checkpoint_to_figures_and_plays_nothing_twice(c
     with open(file, "ab") as torn:  # killed while it wrote the next line
         torn.write(b'{"name": "reach 9')
     monkeypatch.setattr("dexworld.evaluation.tasks._play_all", None)
-    monkeypatch.setattr("dexworld.evaluation.tasks.task_suite", lambda name: replace(KITCHEN, draw=None))
+    monkeypatch.setattr("dexworld.evaluation.tasks.task_suite", lambda *_: replace(KITCHEN, draw=None))
     assert evaluate_tasks(config, file) == figures
     with pytest.raises(ValueError, match=r"planner was 'cpu', now 'paper'"):
         evaluate_tasks(replace(config, planner="paper"), file)

@@ -24,7 +24,7 @@ from dexworld.report.rerun_log import (
 from dexworld.track import ArrayFrames
 from hand_fixtures import curled_hands, hand_track
 
-pytest.importorskip("rerun")
+pytest.importorskip("rerun", reason="the extra `viz` is not installed; `make interop` has it")
 HEIGHT, WIDTH = 32, 48
 
 

@@ -9,7 +9,7 @@ from dexworld.hands import LEFT, RIGHT, TIPS
 from dexworld.robots.franka_allegro import FrankaAllegro
 from dexworld.robots.retarget import RetargetConfig, hand_of, retarget
 from dexworld.robots.retarget_problem import RetargetProblem, block_step
-from dexworld.robots.robot import HandPose
+from dexworld.robots.robot import HandPose, Robot
 from hand_fixtures import curled_hands
 
 FRAMES = 12
@@ -115,19 +115,31 @@ def test_a_recording_without_the_robots_hand_is_refused():
         retarget(ROBOT, POINTS[:, :21], SEEN[:, :21])
 
 
-class TwoHands(FrankaAllegro):
-    """The reference robot with its hand twice."""
+class TwoArms(Robot):
+    """The reference robot twice, half a metre apart; the hand of the first counts as a left one."""
+
+    joints = tuple(f"{side}_{name}" for side in ("left", "right") for name in ROBOT.joints)
+    arm, limits = slice(0, 7), torch.cat([ROBOT.limits, ROBOT.limits])
 
     def forward(self, joint_positions: torch.Tensor) -> HandPose:
         """As `Robot.forward`."""
-        pose = super().forward(joint_positions)
-        pose.keypoints[..., LEFT, :] = pose.keypoints[..., RIGHT, :]
-        return HandPose(pose.keypoints, torch.ones(42, dtype=torch.bool), pose.hand_rotation, pose.wrist, pose.links)
+        left, right = (ROBOT.forward(each) for each in joint_positions.tensor_split(2, dim=-1))
+        apart = right.keypoints[..., RIGHT, :] - torch.tensor([0.0, 0.5, 0.0]).to(joint_positions)
+        points = torch.cat([left.keypoints[..., RIGHT, :], apart], dim=-2)
+        return HandPose(points, torch.ones(42, dtype=torch.bool), right.hand_rotation, right.wrist, right.links)
 
 
-def test_a_robot_with_two_hands_is_refused():
-    with pytest.raises(ValueError, match="the robot has 2 hands; retarget takes one"):
-        retarget(TwoHands(), POINTS, SEEN)
+def test_two_arms_do_what_both_hands_did_from_where_they_stand():
+    robot, path = TwoArms(), torch.cat([own_path(3), own_path(3).flip(0)], dim=-1)
+    points, seen = robot.forward(path).keypoints, np.ones((3, 42), bool)
+    done = retarget(robot, points + torch.tensor([0.3, 0.2, 0.1]), seen)
+    assert done.fingers[0] == "leftThumb"
+    assert done.fingers[-1] == "rightRingFinger"
+    assert (done.world_from_base == done.world_from_base[0]).all()
+    assert done.tip_error.median() < 0.02
+    seen[:, LEFT] = False
+    with pytest.raises(ValueError, match="no frame shows 3 fingertips of the left hand"):
+        retarget(robot, points, seen)
 
 
 def test_weights_that_make_no_sense_are_refused():

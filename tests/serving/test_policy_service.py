@@ -1,6 +1,8 @@
 """A policy behind a socket: the same plans as without one, a session of its own for everyone, and clear refusals."""
 
 import json
+import sys
+from dataclasses import replace
 
 import msgpack
 import numpy as np
@@ -8,18 +10,26 @@ import pytest
 import torch
 from websockets.sync.client import connect
 
+from dexworld.data.camera.camera import Camera, PinholeView
+from dexworld.data.camera.camera_files import HandEye, write_camera, write_hand_eye
+from dexworld.data.parallel import RayMissingError
 from dexworld.models.config import PRESETS
 from dexworld.models.dexwm import DexWM
 from dexworld.planning.presets import PlannerOptions
-from dexworld.robots.franka_allegro import OPEN_FINGERS
+from dexworld.robots.franka_allegro import OPEN_FINGERS, FrankaAllegro
 from dexworld.robots.observation import Observation
+from dexworld.serving.camera_input import CameraInput
 from dexworld.serving.policy_service import PolicyConfig, PolicyService
 from dexworld.serving.serve_config import ServerConfig
 from dexworld.serving.socket_server import SocketServer
 from dexworld_client import Client, ServerError, packed, unpacked
+from robot_fixtures import HAND_TOML, hand_mjcf
 
 READY = np.array([0.0, -0.6, 0.0, -2.3, 0.0, 1.9, 0.6, *OPEN_FINGERS])
 BASE = np.eye(4)
+MOVED = np.array([[0.0, -1, 0, 0.2], [1, 0, 0, 0.1], [0, 0, 1, 0.9], [0, 0, 0, 1]])
+BASE_FROM_CAMERA = np.array([[0.0, -0.6, -0.8, 1.3], [1, 0, 0, 0], [0, -0.8, -0.6, 0.8], [0, 0, 0, 1]])
+BASE_FROM_CAMERA[:3, 1] = np.cross(BASE_FROM_CAMERA[:3, 2], BASE_FROM_CAMERA[:3, 0])  # down
 CAMERA = np.array([[0.0, -0.5, 0.866, 0.1], [-1.0, 0.0, 0.0, 0.0], [0.0, -0.866, -0.5, 0.8], [0, 0, 0, 1]])
 INTRINSICS = np.array([[240.0, 0, 196], [0, 240, 112], [0, 0, 1]])
 QUICK = PlannerOptions(samples=8, elites=2, iterations=1, model_budget=4, horizon=2)
@@ -208,6 +218,129 @@ def test_waypoints_stay_within_limits_boxes_and_reach(config, tmp_path):
     boxes.write_text(json.dumps({"keepout": []}))
     with pytest.raises(ValueError, match="unknown fields keepout"):
         PolicyService(PolicyConfig(config.checkpoint, boxes=boxes))
+
+
+LENS = (-0.2, 0.04, 1e-3, 0.0, 0.0)
+
+
+@pytest.fixture(scope="module")
+def raw_service(config, tmp_path_factory):
+    """A service that knows its camera, and the view that it should give the models."""
+    folder = tmp_path_factory.mktemp("camera")
+    camera = Camera(np.array([[300.0, 0, 196], [0, 300, 120], [0, 0, 1]]), (240, 392), "plumb_bob", LENS)
+    write_camera(folder / "camera.yaml", camera)
+    write_hand_eye(folder / "mount.yaml", HandEye(False, BASE_FROM_CAMERA))
+    files = {"camera": folder / "camera.yaml", "hand_eye": folder / "mount.yaml"}
+    return PolicyService(replace(config, **files)), PinholeView(camera, (224, 392))
+
+
+def raw_message(number, **more):
+    image = np.random.default_rng(number).integers(0, 256, (240, 392, 3), np.uint8)
+    return {"image": image, "joint_positions": READY, "joint_targets": READY, "world_from_base": MOVED, **more}
+
+
+def test_raw_pictures_give_the_plan_of_the_models_own_pictures(service, raw_service):
+    raw, view = raw_service
+    goal = raw_message(7)["image"]
+    found = raw.session().answer(raw_message(1, goal={"image": goal, "seed": 1}))
+    own = {"image": view.image(raw_message(1)["image"]), "intrinsics": view.intrinsics}
+    own |= {"world_from_camera": MOVED @ BASE_FROM_CAMERA, "goal": {"image": view.image(goal), "seed": 1}}
+    np.testing.assert_array_equal(service.session().answer(raw_message(1) | own)["actions"], found["actions"])
+    assert raw.metadata()["image_size"] == [240, 392]
+
+
+def test_clicks_are_taken_on_the_raw_picture(raw_service):
+    raw, view = raw_service
+    raw.camera.filled(raw_message(1), set())
+    clicks = np.array([[[100.0, 60.0]], [[250.0, 150.0]]])
+    moved = raw.camera.goal({"clicks": clicks})["clicks"]
+    np.testing.assert_allclose(moved, view.pixels(clicks))
+    assert 1 < np.abs(moved - clicks + [[0, 8]]).max() < 40
+
+
+def test_a_camera_on_the_hand_moves_with_the_flange(config):
+    mounted = HandEye(True, BASE_FROM_CAMERA)
+    seen = CameraInput(Camera(INTRINSICS, (224, 392)), mounted, (224, 392)).filled(observation(), set())
+    pose, wrist = np.asarray(seen["world_from_camera"]), FrankaAllegro().forward(torch.from_numpy(READY)).wrist
+    flange = pose @ np.linalg.inv(BASE_FROM_CAMERA)
+    np.testing.assert_allclose(flange[:3, 3], wrist, atol=1e-9)
+    turned = READY + 0.5 * np.eye(23)[6]
+    other = CameraInput(Camera(INTRINSICS, (224, 392)), mounted, (224, 392)).filled(
+        observation(joint_positions=turned), set()
+    )
+    flange = flange[:3, :3].T @ (np.asarray(other["world_from_camera"]) @ np.linalg.inv(BASE_FROM_CAMERA))[:3, :3]
+    about_z = [[np.cos(0.5), -np.sin(0.5), 0], [np.sin(0.5), np.cos(0.5), 0], [0, 0, 1]]
+    np.testing.assert_allclose(flange, about_z, atol=1e-9)
+
+
+def test_what_contradicts_the_camera_is_refused(raw_service, config, tmp_path):
+    session = raw_service[0].session()
+    goal = {"goal": {"image": raw_message(7)["image"]}}
+    wrong = {
+        "no intrinsics and no world_from_camera": raw_message(1, intrinsics=INTRINSICS, world_from_camera=CAMERA),
+        "calibrated at 392 x 240": raw_message(1, image=picture(1)),
+        "pictures must be": raw_message(1, image=3),
+        "world_from_base must be": raw_message(1, joint_positions=READY[:3]),
+    }
+    for why, message in wrong.items():
+        with pytest.raises(ValueError, match=why):
+            session.answer(message | goal)
+    write_camera(tmp_path / "c.yaml", Camera(np.array([[4.0, 0, 196], [0, 4, 120], [0, 0, 1]]), (240, 392)))
+    with pytest.raises(ValueError, match="camera check"):
+        PolicyService(replace(config, camera=tmp_path / "c.yaml"))
+    with pytest.raises(ValueError, match="needs --camera"):
+        PolicyService(replace(config, hand_eye=tmp_path / "c.yaml"))
+
+
+class Lost:
+    """The answer of a replica that is gone."""
+
+    def remote(self, *_):
+        return self
+
+    def result(self, timeout_s):
+        from ray.exceptions import RayActorError
+
+        raise RayActorError
+
+
+def test_two_ray_replicas_plan_what_one_process_plans_and_a_lost_one_costs_no_plan(config, monkeypatch):
+    pytest.importorskip("ray.serve", reason="the extra `ray-serve` is not installed")
+    search = PlannerOptions(samples=9, elites=2, iterations=2, model_budget=5, horizon=2)
+    here = PolicyService(replace(config, planning=search))
+    there = PolicyService(replace(config, planning=search, ray="local", replicas=2))
+    try:
+        one, other = here.session(), there.session()
+        for number in (1, 2, 3):
+            if number == 3:
+                monkeypatch.setattr(there._replicas, "_handle", type("Handle", (), {"costs": Lost()}))
+            seen = observation(number, goal={"image": picture(7), "seed": 3})
+            np.testing.assert_allclose(other.answer(seen)["actions"], one.answer(seen)["actions"], atol=1e-5)
+            assert other._policy.statistics[-1].terms == pytest.approx(one._policy.statistics[-1].terms, rel=1e-4)
+    finally:
+        there.close()
+
+
+def test_ray_is_asked_for_by_name_and_only_for_searches(config, monkeypatch):
+    with pytest.raises(ValueError, match="random has none"):
+        PolicyService(replace(config, policy="random", ray="local"))
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(RayMissingError, match="pip install"):
+        PolicyService(replace(config, ray="local"))
+
+
+def test_a_described_robot_is_served_within_the_limits_of_its_description(config, tmp_path):
+    (tmp_path / "hand.xml").write_text(hand_mjcf())
+    motion = "[motion]\nvelocity = { arm = 0.2, fingers = 1.0 }\n[right]"
+    (tmp_path / "hand.toml").write_text(HAND_TOML.replace("[right]", motion))
+    robot = {"robot": str(tmp_path / "hand.xml"), "description": tmp_path / "hand.toml"}
+    service = PolicyService(PolicyConfig(config.checkpoint, planning=QUICK, **robot))
+    start = service.place.robot.limits.mean(-1).numpy()
+    seen = observation(joint_positions=start, joint_targets=start, goal={"image": picture(7)})
+    actions = service.session().answer(seen)["actions"]
+    assert actions.shape == (2, 6)
+    assert (np.abs(np.diff(actions, axis=0, prepend=start[None]))[:, :2] <= 0.2).all()
+    assert service.metadata()["joints"][0] == "along"
 
 
 def test_what_does_not_go_together_is_said_before_anyone_connects(config):

@@ -18,7 +18,7 @@ from dexworld.serving.simulated_robot import RobotConfig, SimulatedRobot
 from dexworld.serving.socket_server import SocketServer
 from dexworld.sim.kitchen.kitchen_tasks import draw_episodes
 from dexworld_client import Client, ControlLoop, JointLimits, Recorder, ServerError
-from serving_fixtures import KINDS, NAMES, RobotLink, killed, play, started
+from serving_fixtures import KINDS, NAMES, Loop, RobotLink, killed, play, started
 
 SEED = 916_000
 
@@ -37,6 +37,13 @@ def kitchen():
     with server:
         yield robot, f"ws://127.0.0.1:{server.port}"
     robot.stop()
+
+
+@pytest.fixture(scope="module")
+def loop(kitchen):
+    """A server, a client and a network, in processes of their own."""
+    with Loop(int(kitchen[1].rsplit(":", 1)[1])) as parts:
+        yield parts
 
 
 def assert_unharmed(report):
@@ -70,9 +77,10 @@ def test_a_served_planner_reaches_with_a_simulated_robot_whose_line_is_bad():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_whoever_is_killed_while_the_robot_moves_it_comes_to_rest(kitchen, kind):
-    robot, address = kitchen
-    assert killed(kind, robot, int(address.rsplit(":", 1)[1]), np.random.default_rng(SEED))
+def test_whoever_is_killed_while_the_robot_moves_it_comes_to_rest(kitchen, loop, kind):
+    robot, _ = kitchen
+    _, rests = killed(kind, robot, loop, np.random.default_rng(SEED))
+    assert rests
     assert_unharmed(robot.report())
 
 

@@ -69,6 +69,23 @@ def test_an_episode_is_the_same_again_and_its_goal_is_a_success(task):
     environment.close()
 
 
+def test_the_doors_search_begins_with_a_hand_that_goes_to_the_handle_and_pulls():
+    environment = AdroitEnv("door")
+    environment.reset(seed=SEED)
+    space, robot, simulation = environment.search_space(), environment.robot, environment.simulation
+    slide, limits = robot.joints.index("ARTz"), robot.limits.numpy()
+    assert space.moves.shape == (5, 28)
+    assert space.moves[-1, slide] == pytest.approx(limits[slide, 0])
+    moved = space.targets(np.full((5, len(space.std)), 9.0), limits)
+    assert (moved <= limits[:, 1]).all()
+    np.testing.assert_allclose(moved[:, slide], limits[slide, 1])
+    away, shut = np.linalg.norm(simulation.palm - simulation.thing), environment.true_cost()
+    environment.move(space.targets(np.zeros((5, len(space.std))), limits)[0])
+    assert np.linalg.norm(simulation.palm - simulation.thing) < 0.5 * away
+    assert environment.true_cost() < shut
+    environment.close()
+
+
 def test_a_state_is_restored_to_the_bit():
     environment = AdroitEnv("pen")
     environment.reset(seed=SEED)

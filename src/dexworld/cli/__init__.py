@@ -31,6 +31,8 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "train text": ("train_readers", "TrainText", "teach a world model to understand sentences about objects"),
     "robot check": ("check_robot", "CheckRobot", "draw a robot from a file, move it, and name what is wrong with it"),
     "robot retarget": ("retarget_hands", "RetargetHands", "give a robot's hand the motions of human hands"),
+    "camera check": ("check_camera", "CheckCamera", "show what a camera's files say, and name what is wrong in them"),
+    "camera calibrate": ("calibrate_camera", "CalibrateCamera", "calibrate a camera from pictures of a board"),
     "convert": ("convert", "Convert", "convert a checkpoint of the DexWM release"),
     "cosmos": ("cosmos_checkpoint", "CosmosCheckpoint", "make a checkpoint of a Cosmos video pipeline, to measure it"),
     "evaluate open-loop": ("evaluate_open_loop", "OpenLoop", "measure predictions of four seconds"),

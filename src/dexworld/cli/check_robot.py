@@ -7,8 +7,8 @@ from pathlib import Path
 
 import tyro
 
-from dexworld.cli.robot_choice import chosen_robot
 from dexworld.report.robot_page import write_robot_page
+from dexworld.robots.described_robot import chosen_robot
 from dexworld.robots.robot_findings import robot_findings
 
 logger = logging.getLogger("dexworld")

@@ -17,6 +17,7 @@ from dexworld.sim.gripper.gripper_recording import GripperConfig
 from dexworld.sim.hands.human_video import HumanVideoConfig
 from dexworld.sim.kitchen.explore import ExploreConfig
 from dexworld.sim.kitchen.object_scenes import PairConfig, PushConfig
+from dexworld.sim.table.table_exploration import TableConfig
 
 logger = logging.getLogger("dexworld")
 
@@ -27,6 +28,8 @@ Gripper = Annotated[GripperConfig, tyro.conf.subcommand("gripper")]
 Pushes = Annotated[PushConfig, tyro.conf.subcommand("pushes")]
 Pairs = Annotated[PairConfig, tyro.conf.subcommand("pairs")]
 Adroit = Annotated[AdroitConfig, tyro.conf.subcommand("adroit")]
+Table = Annotated[TableConfig, tyro.conf.subcommand("table")]
+_NAMES: dict[type, str] = {AdroitConfig: "adroit", TableConfig: "table"}  # the others are the Allegro hand
 
 
 @dataclass(frozen=True)
@@ -35,15 +38,15 @@ class Collect:
 
     Who acts comes behind the options: `allegro` (a Franka arm with an Allegro hand, the default; a dataset to train
     from), `pushes` and `pairs` (the same robot: data that teaches objects), `human` (two hands below a moving head
-    camera, in EgoDex's layout), `gripper` (a Franka arm with a parallel gripper, in DROID's raw layout) or `adroit` (a
-    Shadow hand in Adroit's scenes; extra `adroit`). Each has options of its own; prepare `human` and `gripper` before
-    training.
+    camera, in EgoDex's layout), `gripper` (a Franka arm with a parallel gripper, in DROID's raw layout), `adroit` (a
+    Shadow hand in Adroit's scenes; extra `adroit`) or `table` (any described robot at a table). Each has options of its
+    own; prepare `human` and `gripper` before training.
     """
 
     scenes: Annotated[SceneRange, tyro.conf.arg(name="")]
     rerun: Path | None = None
     """File `NAME.rrd` for Rerun (extra `viz`): frames, hands and cameras of the first ten episodes."""
-    embodiment: Allegro | Pushes | Pairs | Human | Gripper | Adroit = field(default_factory=ExploreConfig)
+    embodiment: Allegro | Pushes | Pairs | Human | Gripper | Adroit | Table = field(default_factory=ExploreConfig)
 
     def run(self) -> None:
         """Collect, and write `results.json` beside the recordings."""
@@ -66,7 +69,7 @@ class Collect:
         else:
             dataset = collect_objects(self.scenes, self.embodiment, progress)
         return {
-            "embodiment": "adroit" if isinstance(self.embodiment, AdroitConfig) else "allegro",
+            "embodiment": _NAMES.get(type(self.embodiment), "allegro"),
             "episodes": len(dataset),
             "frames": sum(dataset.lengths),
             "quarantined": list(dataset.quarantined),

@@ -1,5 +1,6 @@
 """The verb `serve`: a policy behind a websocket."""
 
+import gc
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -17,11 +18,19 @@ class Serve:
     """
 
     policy: Annotated[PolicyConfig, tyro.conf.arg(name="")] = field(default_factory=PolicyConfig)
+    device: str = "auto"
+    """Where the models run: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:1`."""
     server: Annotated[ServerConfig, tyro.conf.arg(name="")] = field(default_factory=ServerConfig)
 
     def run(self) -> None:
         """Serve."""
         from dexworld.serving.socket_server import SocketServer
+        from dexworld.training.distributed import local_device
 
-        with SocketServer(self.server, PolicyService(self.policy), "policy") as server:
-            server.wait()
+        service = PolicyService(self.policy, local_device(self.device))
+        gc.freeze()  # so that no collection looks through models and libraries while an answer is due
+        try:
+            with SocketServer(self.server, service, "policy") as server:
+                server.wait()
+        finally:
+            service.close()

@@ -113,7 +113,7 @@ class Workers:
 
     def __init__(self, job: Callable[[Any], Any], workers: int = 0, ray: str | None = None) -> None:
         self.job, self.count = job, workers or available_cores()
-        self._cluster = None if ray is None else _RayCluster(ray, workers)
+        self._cluster = None if ray is None else RayCluster(ray, workers)
         if self._cluster is not None:
             self.count = self._cluster.count
         self._here = workers == 1 and ray is None
@@ -298,8 +298,11 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-class _RayCluster:
-    """Starts workers on a Ray cluster, an actor of one CPU each."""
+class RayCluster:
+    """A Ray cluster, on which an actor works on one CPU.
+
+    address: `local`, `auto` or ray://host:port. Raises RayMissingError without Ray.
+    """
 
     def __init__(self, address: str, workers: int) -> None:
         stopped = signal.getsignal(signal.SIGTERM)

@@ -24,11 +24,17 @@ def policy_setup(
     """
     if model is None:
         return PolicySetup(task, environment, planner=planner, **options)
-    # Rounding to bfloat16 is far below the model's own error; the paper's planner stays as it is.
-    dynamics: Any = (CheckedRollouts if planner == "paper" else BFloat16Rollouts)(model, what or task)
+    dynamics: Any = checked_rollouts(model, planner, what or task)
     changes = {"max_history": model.config.num_context, "image_size": model.config.image_size}
     changes["keep_out"] = getattr(environment, "keep_out", ())
     return PolicySetup(task, environment, dynamics, planner, changes=changes, **options)
+
+
+def checked_rollouts(model: WorldModel, planner: str, what: str) -> CheckedRollouts:
+    """The model as a planner preset uses it: rounding to bfloat16 is far below the model's own error, and the paper's
+    planner stays as it is.
+    """
+    return (CheckedRollouts if planner == "paper" else BFloat16Rollouts)(model, what)
 
 
 def learned_policies(folders: Sequence[str], model: WorldModel) -> dict[str, GoalPolicy]:

@@ -63,10 +63,12 @@ class TasksConfig:
     policies: tuple[str, ...] = tuple(POLICIES)
     """Which policies play; the learned ones where they are given."""
     env: str = "kitchen"
-    """Whose tasks: `kitchen`, `adroit` (extra `adroit`) or the suite of an installed package."""
+    """Whose tasks: `kitchen`, `adroit` (extra `adroit`), `table` or the suite of an installed package."""
+    robot: str = ""
+    """Who is at the table: a description that names its own `model`, or a robot that dexworld ships one of."""
 
     def __post_init__(self) -> None:
-        suite = task_suite(self.env)
+        suite = task_suite(self.env, self.robot)
         suite.check(self.tasks)
         object.__setattr__(self, "tasks", self.tasks or suite.standard)
         strange = [name for name in self.policies if name not in POLICIES]
@@ -173,7 +175,7 @@ def _draw(
     What the ledger holds is not drawn again: outcomes stand in for their episodes.
     """
     episodes: list[Episode | EpisodeOutcome] = []
-    draw = task_suite(config.env).draw
+    draw = task_suite(config.env, config.robot).draw
     rejections: Counter = Counter()
     seeds = iter(range(config.seed, config.seed + config.episodes * MAX_REJECTED))
     while some := list(islice(seeds, config.episodes - len(episodes))):
@@ -226,7 +228,7 @@ def _learned(folders: tuple[str, ...], checkpoint: str) -> dict[str, GoalPolicy]
 
 def _play_all(episode: Episode, with_simulator: bool, config: TasksConfig) -> EpisodeOutcome:
     """One episode by every policy, in one scene."""
-    suite = task_suite(config.env)
+    suite = task_suite(config.env, config.robot)
     environment = suite.environment(episode.task, config.backend)
     model, policies = _model(config.checkpoint), _learned(config.policy_checkpoint, config.checkpoint)
     learned = {name: LearnedPolicy(each, model.encode, environment.robot) for name, each in policies.items()}

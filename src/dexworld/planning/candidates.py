@@ -121,9 +121,6 @@ class CandidateCost:
 
         return self._deadline.costs(some, count)
 
-    def _model_costs(self, rollout: Rollout) -> Tensor:
-        return self.model(self.predict(rollout), self.goal)
-
     @torch.no_grad()
     def imagine(self, actions: Tensor) -> Rollout:
         """The rollout of one plan (T, J) as a batch of one, with the model's latents if a term needs them."""
@@ -153,6 +150,17 @@ class CandidateCost:
         lag[self.robot.arm] = 0.0
         moved = targets - measured
         return measured + moved - torch.minimum(torch.maximum(moved, lag.clamp_max(0.0)), lag.clamp_min(0.0))
+
+    def model_costs(self, samples: Tensor) -> Tensor:
+        """Costs (N,) of joint targets (N, T, J) by the terms that need the model alone."""
+        return self.model(self.predict(self.kinematic_rollout(samples)), self.goal)
+
+    def _model_costs(self, rollout: Rollout) -> Tensor:
+        """The same of a kinematic rollout, by other processes where the dynamics has some."""
+        elsewhere = getattr(self.dynamics, "candidate_costs", None)
+        if elsewhere is None or torch.is_grad_enabled():
+            return self.model(self.predict(rollout), self.goal)
+        return elsewhere(self, rollout.joint_targets)
 
     def predict(self, rollout: Rollout) -> Rollout:
         """The rollout with what the terms ask the world model for: latents, keypoints, pictures, points."""

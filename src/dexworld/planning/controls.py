@@ -1,5 +1,6 @@
 """The controls: policies that any claim of a planner has to be held against. All act as `MPCPolicy` does."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,12 @@ from dexworld.planning.mpc import MPCPolicy
 from dexworld.planning.mpc_config import MPCConfig
 from dexworld.planning.objectives import Objective, as_sum
 from dexworld.planning.protocols import Dynamics, Gaussian, Solver
-from dexworld.robots.environment import SimulatedEnvironment
+from dexworld.robots.environment import SearchSpace, SimulatedEnvironment
 from dexworld.robots.observation import Observation
 from dexworld.robots.robot import Robot
 
 SIMULATOR_SEARCH = CEM(samples=24, elites=5, iterations=4)
+SPACE_SEARCH = CEM(samples=48, elites=8, iterations=24, momentum=0.1, std_floor=0.2)
 
 
 class DoNothing:
@@ -94,7 +96,8 @@ class TrueSimulator(Replay):
     """Carries out what a search on the true simulator finds from the present state, with the true state as its cost.
 
     This is what planning could reach with a perfect model. Horizon and initial spread are those of `MPCConfig`; an
-    episode of more moves is searched again from where the last ones led.
+    episode of more moves is searched again from where the last ones led. Where the environment says a `SearchSpace`,
+    all moves are searched in it at once, by a larger search.
     """
 
     def __init__(self, environment: SimulatedEnvironment, search: Solver = SIMULATOR_SEARCH) -> None:
@@ -123,9 +126,24 @@ class TrueSimulator(Replay):
             costs = [true_cost(self._environment, start, moves) for moves in samples.numpy()]
             return torch.tensor(costs, dtype=mean.dtype)
 
-        plan = self._search.solve(cost, Gaussian(mean, std), robot.limits.to(mean), self._generator)
-        self._moves, self._next = plan.actions.numpy(), 0
+        space = getattr(self._environment, "search_space", lambda: None)()
+        if space is None:
+            plan = self._search.solve(cost, Gaussian(mean, std), robot.limits.to(mean), self._generator)
+            self._moves, self._next = plan.actions.numpy(), 0
+        else:
+            self._moves, self._next = self._found_in(space, cost), 0
         self._environment.set_state(start)
+
+    def _found_in(self, space: SearchSpace, cost: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
+        limits = self._environment.robot.limits.numpy()
+        std = torch.from_numpy(space.std).expand(len(space.moves), -1).clone()
+        bounds = 10.0 * std.new_tensor([[-1.0, 1.0]]) * std[0][:, None]
+
+        def of_units(units: torch.Tensor) -> torch.Tensor:
+            return cost(torch.from_numpy(space.targets(units.numpy(), limits)))
+
+        plan = SPACE_SEARCH.solve(of_units, Gaussian(torch.zeros_like(std), std), bounds, self._generator)
+        return space.targets(plan.actions.numpy(), limits)
 
 
 def true_cost(environment: SimulatedEnvironment, start: Any, moves: np.ndarray) -> float:

@@ -38,6 +38,10 @@ class PointTracker:
         self.expected = self.start  # (Q, 2): where the last step should have taken them
         self.offsets = points.spread * self._noise(HYPOTHESES) if len(self.start) else self.start.new_zeros(1, 2)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process that only calls `follow`: without the head, which it has to set to its own."""
+        return vars(self) | {"head": None, "_generator": None}
+
     @property
     def pixels(self) -> Tensor:
         """Where the points are taken to be, (Q, 2): the middle of the hypotheses."""

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 
 from dexworld.planning.controls import SIMULATOR_SEARCH, DoNothing, RandomTargets, Replay, TrueSimulator
 from dexworld.planning.mpc import MPCPolicy
@@ -21,7 +22,7 @@ class PolicySetup:
     task, planner: name the planner's preset. planning: what differs from the preset. environment: with the robot, or a
     robot's workplace; `true_simulator` searches in it. dynamics: the world model. changes: of the planner's
     `MPCConfig`, for the model. search: the solver of `true_simulator`. expert_moves: (T, J) joint targets of a script
-    that solves the episode. learned: policies by one of the names `LEARNED`.
+    that solves the episode. learned: policies by one of the names `LEARNED`. device: of the dynamics and the planner.
     """
 
     task: str
@@ -34,6 +35,7 @@ class PolicySetup:
     search: Solver = SIMULATOR_SEARCH
     expert_moves: np.ndarray | None = None
     learned: Mapping[str, Policy] = field(default_factory=dict)
+    device: torch.device | str = "cpu"
 
 
 def world_model(setup: PolicySetup, subgoals: bool = True) -> MPCPolicy:
@@ -41,13 +43,13 @@ def world_model(setup: PolicySetup, subgoals: bool = True) -> MPCPolicy:
     dynamics = _dynamics(setup, "world_model")
     preset = task_preset(setup.planner, setup.task, hasattr(dynamics, "points"), subgoals)
     preset = setup.planning.applied(preset)
-    return preset.policy(dynamics, setup.environment.robot, seed=setup.seed, **setup.changes)
+    return preset.policy(dynamics, setup.environment.robot, seed=setup.seed, device=setup.device, **setup.changes)
 
 
 def _kinematics_only(setup: PolicySetup) -> Policy:
     known = {name: setup.changes[name] for name in ("image_size", "keep_out") if name in setup.changes}
     dynamics = _dynamics(setup, "kinematics_only")
-    return kinematics_only(setup.task, dynamics, setup.environment.robot, setup.seed, **known)
+    return kinematics_only(setup.task, dynamics, setup.environment.robot, setup.seed, device=setup.device, **known)
 
 
 def _true_simulator(setup: PolicySetup) -> Policy:

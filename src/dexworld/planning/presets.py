@@ -217,7 +217,15 @@ def point_objective() -> WeightedSum:
     return 1.0 * PointGoal() + 0.005 * Smoothness() + 0.01 * JointLimits()
 
 
-def kinematics_only(task: str, dynamics: Dynamics, robot: Robot, seed: int = 0, **changes: Any) -> KinematicsOnly:
+def kinematics_only(
+    task: str,
+    dynamics: Dynamics,
+    robot: Robot,
+    seed: int = 0,
+    *,
+    device: torch.device | str = "cpu",
+    **changes: Any,
+) -> KinematicsOnly:
     """The control for `task` that drives the hand to the goal picture's keypoints and asks no model what happens.
 
     It searches the same space as the planner for that task, with a larger budget, since kinematics cost little.
@@ -226,4 +234,4 @@ def kinematics_only(task: str, dynamics: Dynamics, robot: Robot, seed: int = 0, 
     task = LIKE.get(task, task)
     solver = hand_space(_PLACE_STD, samples=64, iterations=8) if task == "place" else None
     config = MPCConfig(finger_std=FINGER_STD[task], **changes)
-    return KinematicsOnly(dynamics, robot, hand_objective(), solver, config, seed=seed)
+    return KinematicsOnly(dynamics, robot, hand_objective(), solver, config, seed=seed, device=device)

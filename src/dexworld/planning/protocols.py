@@ -25,7 +25,8 @@ class Dynamics(Protocol):
     """A world model, as planning and evaluation see it.
 
     Optional: `needs_still_camera`, true where it can't plan with a moving camera; `decode`, images (..., H, W, 3) uint8
-    of latents (..., P, D); `points`, a `PointModel`.
+    of latents (..., P, D); `points`, a `PointModel`; `candidate_costs(cost, samples)`, the `model_costs` of a
+    `CandidateCost` worked out by other processes.
     """
 
     def encode(self, images: Tensor) -> Tensor:

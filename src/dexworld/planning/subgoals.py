@@ -14,10 +14,11 @@ from torch import Tensor
 
 from dexworld.planning.approach import at_height
 from dexworld.planning.candidates import CandidateCost, Scene
-from dexworld.planning.hand_space import HandSpaceSolver, hand_joints
+from dexworld.planning.hand_space import HandSpaceSolver
 from dexworld.planning.mpc import MPCPolicy
 from dexworld.planning.point_tracker import PointTracker
 from dexworld.planning.protocols import Gaussian, Plan
+from dexworld.robots.hand_ik import hand_joints
 from dexworld.robots.observation import Observation
 
 

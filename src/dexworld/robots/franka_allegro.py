@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dexworld.geometry import rigid
 from dexworld.hands import RIGHT
 from dexworld.robots.kinematics import Kinematics, Numbers, Point, TreeJoint, quaternion_matrix
 from dexworld.robots.robot import Grip, HandPose, Motion, spheres
@@ -116,6 +117,14 @@ ARM_LAG = (0.2,) * 7
 _INDEX, _MIDDLE, _RING, _THUMB = range(4)
 # Spheres along lines between two of the arm's joints or its wrist (row 7): from, to, how many, radius.
 _ARM_SPHERES = ((2, 3, 4, 0.075), (3, 5, 9, 0.065), (5, 6, 3, 0.06), (6, 7, 3, 0.05))
+
+
+def base_from_flange(joint_positions: Tensor) -> Tensor:
+    """Poses (..., 4, 4) of `panda_link8` for joint vectors (..., 7 or more) that begin with the arm's."""
+    kinematics = Kinematics([tree_joint(joint, index - 1) for index, joint in enumerate(ARM)])
+    frames = kinematics.frames(joint_positions[..., :ARM_JOINTS])
+    place = frames.points(kinematics.places([(ARM_JOINTS - 1, FLANGE)]))[..., 0, :]
+    return rigid(frames.rotation(*kinematics.link(ARM_JOINTS - 1)), place)
 
 
 class FrankaAllegro(TreeRobot):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
+from xml.etree import ElementTree
 
 import numpy as np
 
@@ -24,7 +25,8 @@ _MESHES = {".stl", ".obj", ".msh"}
 class ModelJoint:
     """A joint of a body. anchor, axis: (3) in the body's frame. reference: its position in the file's pose.
 
-    limits: low and high, None where the file gives none. Radians or metres.
+    limits: low and high, None where the file gives none. velocity: the most that the file allows (URDF), else None.
+    Radians, metres, seconds.
     """
 
     name: str
@@ -33,6 +35,7 @@ class ModelJoint:
     axis: np.ndarray
     reference: float
     limits: tuple[float, float] | None
+    velocity: float | None = None
 
 
 @dataclass(frozen=True)
@@ -203,6 +206,7 @@ def _mesh_file(spec: Any, mesh: Any) -> Path | str | None:
 def _numbers(mujoco: Any, model: Any, path: Path, missing: Sequence[str]) -> RobotModel:
     kinds: tuple[JointKind, ...] = ("free", "ball", "slide", "hinge")
     joints: list[list[ModelJoint]] = [[] for _ in range(model.nbody)]
+    velocities = _velocities(path)
     for index in range(model.njnt):
         low, high = map(float, model.jnt_range[index])
         joint = ModelJoint(
@@ -212,6 +216,7 @@ def _numbers(mujoco: Any, model: Any, path: Path, missing: Sequence[str]) -> Rob
             model.jnt_axis[index].copy(),
             float(model.qpos0[model.jnt_qposadr[index]]),
             (low, high) if model.jnt_limited[index] else None,
+            velocities.get(model.joint(index).name),
         )
         joints[model.jnt_bodyid[index]].append(joint)
     coupled = {}
@@ -248,6 +253,14 @@ def _numbers(mujoco: Any, model: Any, path: Path, missing: Sequence[str]) -> Rob
         coupled,
         tuple(missing),
     )
+
+
+def _velocities(path: Path) -> dict[str, float]:
+    """The velocity limits of a URDF's joints, which MuJoCo doesn't keep; 0 stands for none."""
+    root = ElementTree.parse(path).getroot()
+    limits = [(joint.get("name", ""), joint.find("limit")) for joint in root.findall("joint")]
+    found = {name: float(limit.get("velocity", "0")) for name, limit in limits if limit is not None}
+    return {name: velocity for name, velocity in found.items() if velocity > 0}
 
 
 def _place(position: np.ndarray, quaternion: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ def assembled(model: RobotModel, description: Description, find: Callable[[str],
         body, place = model.frame(part.on)
         moved = np.eye(4)
         moved[:3, :3], moved[:3, 3] = quaternion_matrix(part.rotation), part.offset
-        model = _joined(model, _prefixed(other, part.prefix), body, place @ moved)
+        model = joined(model, _prefixed(other, part.prefix), body, place @ moved)
     return model
 
 
@@ -56,7 +56,7 @@ def _prefixed(model: RobotModel, prefix: str) -> RobotModel:
     )
 
 
-def _joined(model: RobotModel, part: RobotModel, on: int, place: np.ndarray) -> RobotModel:
+def joined(model: RobotModel, part: RobotModel, on: int, place: np.ndarray) -> RobotModel:
     """A model with another one's bodies on one of its own, whose frame the other's world has at (4, 4).
 
     Raises ValueError where a name stands in both.

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from dexworld.hands import BONES, FINGERS, KEYPOINTS_PER_HAND, LEFT, RIGHT, TIPS, WRIST
-from dexworld.robots.retarget_problem import OwnHand, RetargetConfig, RetargetProblem
-from dexworld.robots.robot import Robot
+from dexworld.robots.retarget_problem import HandState, OwnHand, RetargetConfig, RetargetProblem
+from dexworld.robots.robot import HandPose, Robot
 
 __all__ = ["RetargetConfig", "Retargeted", "retarget"]
 
@@ -48,10 +48,11 @@ def retarget(
 
     keypoints: (F, 42, 3) metres in one frame, the world's. valid: (F, 42) bool. world_from_base: (4, 4), where the
     robot stands; its arm then moves the hand. Without it the hand is alone: its base goes along with the person's, and
-    joints of an arm stay at rest. Frames without the hand follow their neighbours. generator: of the poses that are
-    tried for an arm; by default one of seed 0.
+    joints of an arm stay at rest. A robot with two hands does what both hands did; without a base a place is found
+    where it stands through the recording. Frames without the hand follow their neighbours. generator: of the poses that
+    are tried for an arm; by default one of seed 0.
 
-    Raises ValueError when the robot's hand isn't in the recording, or when it has two hands.
+    Raises ValueError when the robot's hands aren't in the recording.
     """
     config = config or RetargetConfig()
     human, seen = (torch.as_tensor(np.asarray(each)) for each in (keypoints, valid))
@@ -62,36 +63,54 @@ def retarget(
     hand = hand_of(robot)
     human, seen = human[:, hand.rows].double(), seen[:, hand.rows].bool()
     human = torch.where(seen[..., None], human, 0.0)
-    if not (seen[:, list(TIPS)].sum(dim=1) >= FEWEST).any():
-        other = "left" if hand.side == "right" else "right"
-        shown = f"no frame shows {FEWEST} fingertips of the {hand.side} hand"
-        raise ValueError(f"{shown}; take a robot with a {other} hand if that one is seen")
+    for start in range(0, len(human[0]), KEYPOINTS_PER_HAND):
+        if not (seen[:, [start + tip for tip in TIPS]].sum(dim=1) >= FEWEST).any():
+            side = hand.side if hand.side != "both" else "left" if start == 0 else "right"
+            other = "left" if side == "right" else "right"
+            shown = f"no frame shows {FEWEST} fingertips of the {side} hand"
+            raise ValueError(f"{shown}; take a robot with a {other} hand if that one is seen")
     problem = RetargetProblem(robot, hand, human, seen, config, free=world_from_base is None)
-    if world_from_base is None:
-        state = problem.solve(problem.beside_hand())
+    generator = generator or torch.Generator().manual_seed(0)
+    if world_from_base is not None:
+        base = torch.as_tensor(np.asarray(world_from_base)).double()
+        state = problem.solve(problem.best_start(base, generator))
+    elif hand.side == "both":
+        found = problem.solve(problem.best_start(None, generator))
+        standing = found.base[len(human) // 2].expand(len(human), 4, 4)
+        problem = RetargetProblem(robot, hand, human, seen, config, free=False)
+        state = problem.solve(HandState(found.joints, standing))
     else:
-        base = torch.as_tensor(np.asarray(world_from_base)).double().expand(len(human), 4, 4)
-        state = problem.solve(problem.best_start(base, generator or torch.Generator().manual_seed(0)))
-    tips = [TIPS[finger] for finger in hand.fingers]
-    error = (problem.points(state)[:, tips] - human[:, tips]).norm(dim=-1)
-    error = torch.where(seen[:, tips], error, torch.nan)
-    return Retargeted(state.joints, state.base, error, tuple(FINGERS[finger] for finger in hand.fingers))
+        state = problem.solve(problem.beside_hand())
+    error = (problem.points(state)[:, hand.tips] - human[:, hand.tips]).norm(dim=-1)
+    error = torch.where(seen[:, hand.tips], error, torch.nan)
+    return Retargeted(state.joints, state.base, error, hand.fingers)
 
 
 def hand_of(robot: Robot) -> OwnHand:
-    """The one hand of a robot. Raises ValueError for none or two."""
+    """The hand of a robot, or both. Raises ValueError for none."""
     pose = robot.forward(robot.limits.mean(dim=1))
-    sides = [side for side, rows in SIDES.items() if pose.valid[rows].any()]
-    if len(sides) != 1:
-        raise ValueError(f"the robot has {len(sides)} hands; retarget takes one, describe each as a robot of its own")
-    points, valid = pose.keypoints[SIDES[sides[0]]], pose.valid[SIDES[sides[0]]]
+    hands = [_own_hand(pose, side) for side, rows in SIDES.items() if pose.valid[rows].any()]
+    if not hands:
+        raise ValueError("the robot has no hand")
+    if len(hands) == 1:
+        return hands[0]
+    left, right = hands
+    bones = [*left.bones, *((RIGHT.start + start, RIGHT.start + end) for start, end in right.bones)]
+    tips = [*left.tips, *(RIGHT.start + tip for tip in right.tips)]
+    names = (f"{hand.side}{finger}" for hand in hands for finger in hand.fingers)
+    return OwnHand("both", slice(LEFT.start, RIGHT.stop), bones, tips, tuple(names))
+
+
+def _own_hand(pose: HandPose, side: str) -> OwnHand:
+    points, valid = pose.keypoints[SIDES[side]], pose.valid[SIDES[side]]
     fingers = [finger for finger in range(len(FINGERS)) if valid[TIPS[finger]] and not _stands_in(points, finger)]
     own = {WRIST, *(row for finger in fingers for row in range(4 * finger + 1, 4 * finger + 5))}
     bones = [(start, end) for start, end in BONES if {start, end} <= own and valid[start] and valid[end]]
     across = [row for row in KNUCKLES if row in own and valid[row]]
     bones += [(across[0], across[-1])] if len(across) > 1 else []
     bones = [(start, end) for start, end in bones if (points[end] - points[start]).norm() > COINCIDE]
-    return OwnHand(sides[0], SIDES[sides[0]], bones, fingers)
+    tips = [TIPS[finger] for finger in fingers]
+    return OwnHand(side, SIDES[side], bones, tips, tuple(FINGERS[finger] for finger in fingers))
 
 
 def _stands_in(points: Tensor, finger: int) -> bool:

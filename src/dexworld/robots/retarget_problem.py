@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from dexworld.geometry import rigid, transform_points
-from dexworld.hands import TIPS
 from dexworld.robots.robot import Robot
 
 DIFFERENCE = 1e-6  # radians or metres, of the derivatives along joints
 SETTLED = 1e-4  # relative change of the cost below which the solver stops
+_STANDS = 3.0  # of the change of a base's place (metres) or turn (radians) that shall not move
 STARTS = 64  # poses that are tried for an arm in the first frame
 
 
@@ -38,12 +38,15 @@ class RetargetConfig:
 
 
 class OwnHand(NamedTuple):
-    """side, its rows of the 42, the bones (of 21) and fingers that the robot has of its own."""
+    """side ("left", "right" or "both"), its rows of the 42, and among those the bones and fingertips that the robot has
+    of its own. fingers: their names.
+    """
 
     side: str
     rows: slice
     bones: list[tuple[int, int]]
-    fingers: list[int]
+    tips: list[int]
+    fingers: tuple[str, ...]
 
 
 class HandState(NamedTuple):
@@ -60,9 +63,12 @@ class RetargetProblem:
         self, robot: Robot, hand: OwnHand, human: Tensor, seen: Tensor, config: RetargetConfig, free: bool
     ) -> None:
         self.robot, self.hand, self.human, self.seen, self.config, self.free = robot, hand, human, seen, config, free
-        self.tips = [TIPS[finger] for finger in hand.fingers]
+        self.tips, both = hand.tips, hand.side == "both"
         self.starts, self.ends = (list(rows) for rows in zip(*hand.bones, strict=True))
-        self.moving = torch.arange(robot.fingers.start if free else 0, len(robot.joints))
+        self.moving = torch.arange(0 if both or not free else robot.fingers.start, len(robot.joints))
+        # a hand alone goes along with the person's; two arms stand where they are
+        stiff = [config.smoothness] * len(self.moving) + [_STANDS if both else config.smoothness] * (6 * free)
+        self.stiff = torch.tensor(stiff, dtype=torch.float64)
         self.low, self.high = robot.limits.double()[self.moving].unbind(1)
         self.middle = (self.low + self.high) / 2
         self.person = _directions(human, self.starts, self.ends)
@@ -71,7 +77,7 @@ class RetargetProblem:
         self.weights = torch.cat(weights, dim=1)[..., None].expand(-1, -1, 3).flatten(1)  # (F, residuals)
 
     def points(self, state: HandState) -> Tensor:
-        """The robot's 21 keypoints (F, 21, 3) in the world."""
+        """The keypoints (F, rows, 3) of the robot's hand or hands in the world."""
         return transform_points(state.base, self.robot.forward(state.joints).keypoints[:, self.hand.rows])
 
     def beside_hand(self) -> HandState:
@@ -82,17 +88,30 @@ class RetargetProblem:
         base = _laid_on(points[own], self.human[:, own], self.seen[:, own])
         return HandState(joints, base)
 
-    def best_start(self, base: Tensor, generator: torch.Generator) -> HandState:
-        """All frames at the joints that reach the first hand best, of many random starts."""
-        config, first = self.config, int(self.seen[:, self.tips].any(dim=1).nonzero()[0])
+    def best_start(self, base: Tensor | None, generator: torch.Generator) -> HandState:
+        """All frames at the joints that reach the hand best where most of it is seen, of many random starts.
+
+        base: (4, 4), where the robot stands; None finds a place for it too.
+        """
+        shown = self.seen[:, self.tips].sum(dim=1)
+        config, first = self.config, int((shown == shown.max()).nonzero()[0])
         spread = torch.rand(STARTS, len(self.moving), generator=generator, dtype=torch.float64)
         joints = self.low + spread * (self.high - self.low)
         joints[0] = self.middle
         human, seen = (each[first].expand(STARTS, *each.shape[1:]) for each in (self.human, self.seen))
-        tries = RetargetProblem(self.robot, self.hand, human, seen, replace(config, smoothness=0.0), free=False)
-        found = tries.solve(HandState(joints, base[first].expand(STARTS, 4, 4)))
+        loose = replace(config, smoothness=0.0)
+        tries = RetargetProblem(self.robot, self.hand, human, seen, loose, free=base is None)
+        tries.stiff[:] = 0.0
+        if base is None:
+            own = sorted({*self.starts, *self.ends})
+            points = self.robot.forward(joints).keypoints[:, self.hand.rows][:, own]
+            bases = _laid_on(points, human[:, own], seen[:, own])
+        else:
+            bases = base.expand(STARTS, 4, 4)
+        found = tries.solve(HandState(joints, bases))
         best = tries.residuals(found).square().sum(dim=1).argmin()
-        return HandState(found.joints[best].expand(len(self.human), -1).clone(), base)
+        count = len(self.human)
+        return HandState(found.joints[best].expand(count, -1).clone(), found.base[best].expand(count, 4, 4).clone())
 
     def residuals(self, state: HandState) -> Tensor:
         """Weighted residuals (F, R) of each frame by itself."""
@@ -108,7 +127,7 @@ class RetargetProblem:
         if self.free:
             turned = state.base[1:, :3, :3] @ state.base[:-1, :3, :3].transpose(1, 2)
             moved = torch.cat([moved, _axis_angle(turned), state.base[1:, :3, 3] - state.base[:-1, :3, 3]], dim=1)
-        return self.config.smoothness * moved
+        return self.stiff * moved
 
     def cost(self, state: HandState) -> float:
         """Half the sum of squares."""
@@ -157,14 +176,14 @@ class RetargetProblem:
             jacobian, residuals = self.jacobian(state), self.residuals(state)
             gradient = (jacobian.transpose(1, 2) @ residuals[..., None])[..., 0]
             hessian = jacobian.transpose(1, 2) @ jacobian
-            changes, weight = self.changes(state) * self.config.smoothness, self.config.smoothness**2
+            changes, weight = self.changes(state) * self.stiff, self.stiff**2
             gradient[1:] += changes
             gradient[:-1] -= changes
             held = self._held(state, gradient)
-            coupling = torch.full((len(hessian), hessian.shape[-1]), -weight, dtype=torch.float64)
-            neighbours = torch.full((len(hessian),), 2.0 * weight, dtype=torch.float64)
-            neighbours[[0, -1]] = weight if len(hessian) > 1 else 0.0
-            hessian += torch.diag_embed(neighbours[:, None].expand_as(gradient))
+            coupling = -weight.expand(len(hessian), -1)
+            neighbours = torch.full((len(hessian), 1), 2.0, dtype=torch.float64)
+            neighbours[[0, -1]] = 1.0 if len(hessian) > 1 else 0.0
+            hessian += torch.diag_embed(neighbours * weight)
             while damping < 1e6:
                 step = block_step(hessian, coupling, gradient, held, damping)
                 ahead = self.moved(state, step)
@@ -239,7 +258,7 @@ def _axis_angle(rotation: Tensor) -> Tensor:
 
 
 def _laid_on(points: Tensor, human: Tensor, seen: Tensor) -> Tensor:
-    """world_from_base (F, 4, 4) that lays points (n, 3) on keypoints (F, n, 3) by least squares (Kabsch).
+    """world_from_base (F, 4, 4) that lays points (n, 3) or (F, n, 3) on keypoints (F, n, 3) by least squares (Kabsch).
 
     Frames in which fewer than three are seen take the nearest other frame's.
     """

@@ -47,7 +47,10 @@ class Margins:
 def joint_limits(robot: Robot, margins: Margins = Margins()) -> JointLimits:
     """A robot's limits less the margins. Raises ValueError for a robot that doesn't say its `motion`."""
     if robot.motion is None:
-        raise ValueError(f"{type(robot).__name__} doesn't say how fast it may move: give it a `motion`")
+        raise ValueError(
+            f"{type(robot).__name__} doesn't say how fast it may move: give it a `motion`, or its description a table "
+            "[motion] with velocity (docs/robots.md)"
+        )
     low, high = robot.limits.cpu().numpy().T
     inside = np.minimum(margins.position, 0.25 * (high - low))
     velocity, acceleration = np.array(robot.motion.velocity), np.array(robot.motion.acceleration)
@@ -84,8 +87,10 @@ class Clearance:
         centres, radii = self.robot.outline(pose)
         found = joints.new_full((*joints.shape[:-1], len(FAULTS)), -torch.inf)
         if self._keep_out is not None:
-            rigid = self._keep_out.sphere_depth(centres[..., self._rigid, :], radii[self._rigid])
-            found[..., 0] = torch.maximum(self._keep_out.depth(pose.links), rigid)
+            found[..., 0] = self._keep_out.depth(pose.links)
+            if len(self._rigid):
+                rigid = self._keep_out.sphere_depth(centres[..., self._rigid, :], radii[self._rigid])
+                found[..., 0] = torch.maximum(found[..., 0], rigid)
         if self._workspace is not None:
             found[..., 1] = self._workspace.sphere_overhang(centres, radii)
         if len(self._hand) and len(self._arm):
@@ -206,7 +211,8 @@ def _parts(robot: Robot) -> tuple[Tensor, Tensor, Tensor]:
     centres, _ = robot.outline(robot.forward(torch.cat([base[None], base + 1e-3 * torch.eye(joints).double()])))
     moves = (centres[1:] - centres[0]).norm(dim=-1) > 1e-7  # (J, M)
     arm = moves[robot.arm]
-    last = (arm * torch.arange(1, len(arm) + 1)[:, None]).amax(0)  # the last joint of the arm that moves a sphere
+    numbers = torch.arange(len(arm) + 1)[:, None]
+    last = (torch.cat([arm[:0].new_zeros(1, arm.shape[1]), arm]) * numbers).amax(0)  # of the arm's that move a sphere
     groups = ~moves[robot.fingers].any(0), last == len(arm), last <= len(arm) - _APART
     rigid, hand, before = (torch.nonzero(group)[:, 0] for group in groups)
     return rigid, hand, before

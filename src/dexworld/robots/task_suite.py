@@ -1,7 +1,7 @@
 """The seam of benchmarks: tasks, their episodes, and the environment that plays them.
 
-`evaluate tasks --env NAME` takes any suite. The kitchen and Adroit come with dexworld; an installed package brings its
-own in an entry point of the group `dexworld.task_suites`.
+`evaluate tasks --env NAME` takes any suite. The kitchen, Adroit and the table come with dexworld; an installed package
+brings its own in an entry point of the group `dexworld.task_suites`.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,6 +18,7 @@ _OURS = {
     "kitchen": ("dexworld.sim.kitchen.kitchen_env", "KITCHEN"),
     "adroit": ("dexworld.sim.adroit.adroit_env", "ADROIT"),
 }
+_OF_ROBOTS = {"table": ("dexworld.sim.table.table_env", "table_suite")}  # functions of a robot's name
 _GROUP = "dexworld.task_suites"
 
 
@@ -68,12 +69,24 @@ class TaskSuite:
             raise ValueError(f"tasks {unknown} are not in {self.name}; choose from {', '.join(self.tasks)}")
 
 
-def task_suite(name: str) -> TaskSuite:
-    """The suite of that name. Raises ValueError with the names there are."""
+def task_suite(name: str, robot: str = "") -> TaskSuite:
+    """The suite of that name; robot: whose, as `described_robot.chosen_robot` takes it, for those of any robot.
+
+    Raises ValueError with the names there are, and where a robot is missing or not asked for.
+    """
+    if (name in _OF_ROBOTS) != bool(robot):
+        raise ValueError(
+            f"env {name} needs --robot: a description's file, or the name of a robot that dexworld ships"
+            if name in _OF_ROBOTS
+            else f"env {name} has a robot of its own; leave --robot out"
+        )
+    if name in _OF_ROBOTS:
+        module, attribute = _OF_ROBOTS[name]
+        return getattr(import_module(module), attribute)(robot)
     if name in _OURS:
         module, attribute = _OURS[name]
         return getattr(import_module(module), attribute)
     others = {point.name: point for point in entry_points(group=_GROUP)}
     if name not in others:
-        raise ValueError(f"env {name!r} is unknown; choose from {', '.join((*_OURS, *others))}")
+        raise ValueError(f"env {name!r} is unknown; choose from {', '.join((*_OURS, *_OF_ROBOTS, *others))}")
     return others[name].load()

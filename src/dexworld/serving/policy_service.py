@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 
 from dexworld.baselines.goal_policy import LearnedPolicy
 from dexworld.evaluation.policy_setup import learned_policies, policy_setup
@@ -21,9 +22,12 @@ from dexworld.planning.presets import Planner, PlannerOptions
 from dexworld.planning.sentence_goal import sentence_points
 from dexworld.planning.subgoals import SubgoalPolicy
 from dexworld.robots.boxes import Box
+from dexworld.robots.described_robot import chosen_robot
 from dexworld.robots.environment import Workplace
 from dexworld.robots.franka_robots import ROBOTS
 from dexworld.robots.observation import Observation
+from dexworld.serving.camera_input import CameraInput
+from dexworld.serving.candidate_replicas import CandidateReplicas, ReplicatedModel
 
 logger = logging.getLogger(__name__)
 STEP_SECONDS = 1.0  # of one joint target, as the models were trained
@@ -48,11 +52,22 @@ class PolicyConfig:
     planner: Planner = "cpu"
     """Planner preset; `paper` is {T, N, K, L} = {3, 512, 10, 10}, `realtime` is `cpu` with half its rounds."""
     planning: PlannerOptions = field(default_factory=PlannerOptions)
-    robot: Literal["franka-allegro", "franka-gripper"] = "franka-allegro"
-    """Who acts."""
+    robot: str = "franka-allegro"
+    """Who acts: franka-allegro, franka-gripper, the name of a robot that dexworld ships a description of, a description
+    that names its own model, or a MJCF or URDF file with --description."""
+    description: Path | None = None
+    """TOML file that says what the file's hand is, and how fast it may move."""
+    camera: Path | None = None
+    """File with the camera's intrinsics (docs/cameras.md). Clients then send pictures as the camera takes them."""
+    hand_eye: Path | None = None
+    """File with where that camera is mounted; clients then send no `world_from_camera`."""
     boxes: Path | None = None
     """JSON file with `keep_out`, a list of boxes that the arm stays out of, and `workspace`, a box that the robot stays
     in: two corners each, low and high, metres in the world."""
+    ray: str | None = None
+    """Address of a Ray cluster whose replicas judge candidates: `local`, `auto` or ray://host:port."""
+    replicas: int = 2
+    """Replicas on that cluster, of one CPU or GPU each."""
     seed: int = 0
     """Of the search, for sessions that give none."""
 
@@ -69,32 +84,51 @@ class PolicyService:
     Raises ValueError for checkpoints, tasks and robots that don't go together.
     """
 
-    def __init__(self, config: PolicyConfig) -> None:
+    def __init__(self, config: PolicyConfig, device: torch.device | str = "cpu") -> None:
         from dexworld.data.files import read_json
         from dexworld.robots.safety import joint_limits
 
         surroundings = _Surroundings()
         if config.boxes is not None:
             surroundings = from_dict(_Surroundings, read_json(config.boxes), str(config.boxes))
-        self.config, self.turn = config, threading.Lock()
-        self.place = Workplace(ROBOTS[config.robot](), surroundings.keep_out, surroundings.workspace)
+        self.config, self.turn, self.device = config, threading.Lock(), torch.device(device)
+        own = ROBOTS.get(config.robot) if config.description is None else None
+        robot = own() if own else chosen_robot(config.robot, config.description)
+        self.place = Workplace(robot, surroundings.keep_out, surroundings.workspace)
         self.limits = joint_limits(self.place.robot)
-        self.model: Any = load_world_model(config.checkpoint)
+        self.model: Any = load_world_model(config.checkpoint).to(self.device)
+        self.camera = CameraInput.read(config.camera, config.hand_eye, self.model.config.image_size)
         self._learned = learned_policies([config.policy_checkpoint] if config.policy_checkpoint else [], self.model)
         policy = self.policy()  # what doesn't go together is said now
         self.ahead = isinstance(policy, MPCPolicy) and not isinstance(policy, SubgoalPolicy)
+        self._replicas: CandidateReplicas | None = None
+        if config.ray is not None:
+            if config.policy != "world_model":
+                raise ValueError(f"--ray shares the candidates of a search, and {config.policy} has none")
+            parts = (config.checkpoint, config.planner, self.place.robot, str(self.device))
+            self._replicas = CandidateReplicas(config.ray, config.replicas, *parts)
+            self.model = ReplicatedModel(self.model, self._replicas)
+
+    def close(self) -> None:
+        """End the replicas, if there are some."""
+        if self._replicas is not None:
+            self._replicas.close()
 
     def policy(self) -> Any:
         """A new policy."""
         config, model = self.config, self.model
-        learned = {name: LearnedPolicy(each, model.encode, self.place.robot) for name, each in self._learned.items()}
-        options = {"planning": config.planning, "seed": config.seed, "learned": learned}
+
+        def encode(images: torch.Tensor) -> torch.Tensor:  # learned policies are small, and stay on the CPU
+            return model.encode(images.to(self.device)).cpu()
+
+        learned = {name: LearnedPolicy(each, encode, self.place.robot) for name, each in self._learned.items()}
+        options = {"planning": config.planning, "seed": config.seed, "learned": learned, "device": self.device}
         setup = policy_setup(config.task, model, config.planner, self.place, "a session", **options)
         return make_policy(config.policy, setup)
 
     def metadata(self) -> dict[str, Any]:
         """What a client is told when it connects; the limits are those that the server keeps to."""
-        height, width = self.model.config.image_size
+        height, width = self.model.config.image_size if self.camera is None else self.camera.size
         config = self.config
         names = {"policy": config.policy, "checkpoint": config.checkpoint, "robot": config.robot, "task": config.task}
         facts = {"joints": list(self.limits.names), "image_size": [height, width], "step_seconds": STEP_SECONDS}
@@ -149,6 +183,8 @@ class PolicySession:
         self._known |= {name: values[name] for name in _STANDING if name in values}
         targets = self._known.get("joint_targets", values.get("joint_positions"))
         values = self._known | ({} if targets is None else {"joint_targets": targets}) | values
+        if self._service.camera is not None:
+            values = self._service.camera.filled(values, set(message))
         observation = Observation.from_dict(values)
         joints = len(self._service.limits.names)
         if len(observation.joint_positions) != joints:
@@ -161,6 +197,8 @@ class PolicySession:
         from dexworld.robots.safety import Clearance, Margins, WaypointFilter
 
         service, policy = self._service, self._policy
+        if service.camera is not None:
+            goal = service.camera.goal(goal)
         options: dict[str, Any] = {"seed": int(goal.get("seed", service.config.seed))}
         if "image" in goal:
             options["goal_image"] = goal["image"]
@@ -168,10 +206,9 @@ class PolicySession:
             if not isinstance(policy, MPCPolicy):
                 raise ValueError(f"{service.config.policy} takes a picture as its goal, no words and no clicks")
             clicks = goal.get("clicks")
-            points = (
-                sentence_points(service.model, observation.image, goal["text"]) if clicks is None else tuple(clicks)
-            )
-            options["goal_points"] = points
+            if clicks is None:
+                clicks = sentence_points(service.model, observation.image, goal["text"], service.device)
+            options["goal_points"] = tuple(clicks)
         if goal.get("then"):
             if not isinstance(policy, SubgoalPolicy):
                 raise ValueError("`then` needs a planner with sub-goals: --task pick_place")

@@ -68,7 +68,8 @@ class SimulatedRobot:
         self._ready: Future = Future()
         self._commander: RobotSession | None = None
         self._wanted: Any = None  # the last command
-        self._missed = self._beats = 0  # beats without a command; all beats
+        self._missed = self._beats = self._still = 0  # beats without a command; all beats; those since it last moved
+        self._taken = 0  # commands
         self._frame: dict[str, Any] | None = None
         self._frames = 0
         self.commands: deque[np.ndarray] = deque(maxlen=round(60 / PERIOD_S))  # of the last simulated minute
@@ -109,6 +110,7 @@ class SimulatedRobot:
             if self._commander not in (None, session):
                 raise ValueError("another client commands this robot; it has to disconnect first")
             self._commander, self._wanted, self._missed, beat = session, positions, -1, self._beats
+            self._taken += 1
             self._lock.wait_for(lambda: self._beats > beat or self._over.is_set(), _WAIT_S)
             return {"joint_positions": self._measured, "beat": self._beats}
 
@@ -192,6 +194,7 @@ class SimulatedRobot:
         found = [np.maximum(low - command, command - high).max(), np.abs(velocity / limits.velocity).max()]
         found += [np.abs(acceleration / limits.acceleration).max(), self._clearance.depths(command).max()]
         self._worst = np.maximum(self._worst, found)
+        self._still = 0 if velocity.any() else self._still + 1
         self._last, self._velocity = command, velocity
         self.commands.append(command)
 
@@ -208,8 +211,9 @@ class SimulatedRobot:
 
     def _reported(self, environment: KitchenEnv) -> dict[str, Any]:
         worst = dict(zip(_WORST, self._worst.tolist(), strict=True))
-        state = {"at_rest": bool(self._filter.at_rest), "interventions": dict(self._filter.counts)}
-        return {"beats": self._beats} | state | worst | {"distance": float(environment.distance())}
+        state: dict[str, Any] = {"beats": self._beats, "still_beats": self._still, "taken": self._taken}
+        state |= {"at_rest": bool(self._filter.at_rest), "interventions": dict(self._filter.counts)}
+        return state | worst | {"distance": float(environment.distance())}
 
 
 class RobotSession:

@@ -178,6 +178,7 @@ class SocketServer:
             if allowed < 1.0:
                 self.metrics.count("slowed")
                 await asyncio.sleep((1.0 - allowed) / rate)
+                began = time.monotonic()
             allowed -= 1.0
             try:
                 answer = await self._loop.run_in_executor(self._workers, self._work, session, data)

@@ -34,6 +34,7 @@ from dexworld.sim.kitchen.explore import ExploreConfig, holds_object, record_exp
 from dexworld.sim.kitchen.kitchen_scene import seed_split
 from dexworld.sim.kitchen.object_scenes import PairConfig, PushConfig, record_pairs, record_pushes
 from dexworld.sim.render import Backend, choose_backend
+from dexworld.sim.table.table_exploration import TableConfig, record_table
 from dexworld.track import Track
 from dexworld.writing import write_json
 
@@ -44,6 +45,7 @@ MOVING = 1e-3  # metres between two frames: an object that goes further is in mo
 _GRIPPER_HEADER = {"format": "dexworld-droid", "format_version": 1}
 
 logger = logging.getLogger(__name__)
+ObjectConfig = PushConfig | PairConfig | AdroitConfig | TableConfig
 
 
 @dataclass(frozen=True)
@@ -113,10 +115,11 @@ def _write_exploration(seed: int, folder: Path, settings: dict, explore: Explore
     )
 
 
-def collect_objects(
-    scenes: SceneRange, recording: PushConfig | PairConfig | AdroitConfig, progress=iter
-) -> EpisodeDataset:
-    """Record pushes, static pairs or Adroit in the scenes that are missing. `counts` has the frames with motion."""
+def collect_objects(scenes: SceneRange, recording: ObjectConfig, progress=iter) -> EpisodeDataset:
+    """Record pushes, static pairs, Adroit or a table in the scenes that are missing.
+
+    `counts` has the frames with motion.
+    """
     backend = choose_backend(scenes.backend)
     name, _ = _OBJECTS[type(recording)]
     settings = _recording_settings(f"dexworld.sim.{name}", backend, **{name: asdict(recording)})
@@ -128,9 +131,7 @@ def collect_objects(
     return writer.finish({"frames_in_which_objects_moved": int(sum((each > MOVING).sum() for each in motion))})
 
 
-def _write_objects(
-    seed: int, folder: Path, settings: dict, recording: PushConfig | PairConfig | AdroitConfig, backend: str
-) -> int:
+def _write_objects(seed: int, folder: Path, settings: dict, recording: ObjectConfig, backend: str) -> int:
     _, record = _OBJECTS[type(recording)]
     EpisodeWriter(folder, settings).write(episode_id(seed), record(seed, recording, backend))
     return seed
@@ -140,6 +141,7 @@ _OBJECTS: dict[type, tuple[str, Callable[..., Track]]] = {
     PushConfig: ("pushes", record_pushes),
     PairConfig: ("pairs", record_pairs),
     AdroitConfig: ("adroit", record_adroit),
+    TableConfig: ("table", record_table),
 }
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dexworld.data.readers.arrays import rotations_of
+from dexworld.data.rigid_poses import quaternion_of, rotations_of
 from dexworld.hands import FINGERS, RIGHT
 from dexworld.robots.franka_allegro import FrankaAllegro
 from dexworld.sim.kitchen.allegro_body import MOUNT_POSITION, MOUNT_QUATERNION
@@ -158,7 +158,7 @@ def _write_demo(group: h5py.Group, episode: Track, size: tuple[int, int]) -> Non
     base = np.asarray(episode.world_from_camera, np.float64) @ np.linalg.inv(BASE_FROM_CAMERA)
     obs: dict[str, np.ndarray] = {
         "robot0_base_pos": base[:, :3, 3],
-        "robot0_base_quat": np.stack([_quaternion_xyzw(rotation) for rotation in base[:, :3, :3]]),
+        "robot0_base_quat": np.stack([quaternion_of(rotation) for rotation in base[:, :3, :3]]),
         "robot0_right_hand_T_world_pose_mat": flange,
         "robot0_right_gripper_keypoint_pose": sites.reshape(count, -1),
         "robot0_joint_pos": joints[:, FrankaAllegro.arm],
@@ -188,18 +188,3 @@ def _write_demo(group: h5py.Group, episode: Track, size: tuple[int, int]) -> Non
     group.attrs["dexworld_world_from_mount"] = WORLD_FROM_MOUNT
     group.attrs["dexworld_world_from_camera"] = episode.world_from_camera[0]
     group.attrs["dexworld_intrinsics"] = intrinsics
-
-
-def _quaternion_xyzw(rotation: np.ndarray) -> np.ndarray:
-    """The unit quaternion of a rotation (3, 3): the eigenvector of Bar-Itzhack's matrix, which has no bad angles."""
-    (a, b, c), (d, e, f), (g, h, i) = rotation
-    matrix = np.array(
-        [
-            [a - e - i, b + d, c + g, h - f],
-            [b + d, e - a - i, f + h, c - g],
-            [c + g, f + h, i - a - e, d - b],
-            [h - f, c - g, d - b, a + e + i],
-        ]
-    )
-    vector = np.linalg.eigh(matrix)[1][:, -1]
-    return vector * (1.0 if vector[3] >= 0 else -1.0)

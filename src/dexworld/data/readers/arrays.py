@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from dexworld.data.hand_checks import exchanged_sides
+from dexworld.data.rigid_poses import poses_of
 from dexworld.data.source import CorruptEpisodeError
 from dexworld.geometry import rotation_from_euler_xyz
 
@@ -49,24 +50,6 @@ def check_rigid(poses: np.ndarray, where: str) -> None:
         if np.linalg.det(poses[row, :3, :3]) < 0:
             raise CorruptEpisodeError(f"{where} mirrors at row {row}; its axes must be right-handed")
         raise CorruptEpisodeError(f"{where} is no rigid transform at row {row}")
-
-
-def rotations_of(quaternions: np.ndarray) -> np.ndarray:
-    """Rotations (T, 3, 3) of quaternions (T, 4), x, y, z, w, of any length but 0."""
-    x, y, z, w = (quaternions / np.linalg.norm(quaternions, axis=1, keepdims=True)).T
-    entries = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-    ]
-    return np.moveaxis(np.array(entries), -1, 0)
-
-
-def poses_of(rotations: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """Transforms (..., 4, 4) float64 from rotations (..., 3, 3) and positions (..., 3)."""
-    poses = np.zeros((*positions.shape[:-1], 4, 4))
-    poses[..., :3, :3], poses[..., :3, 3], poses[..., 3, 3] = rotations, positions, 1.0
-    return poses
 
 
 def poses_from_euler(vectors: np.ndarray) -> np.ndarray:

@@ -13,17 +13,20 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from dexworld.data.camera.camera import Camera, PinholeView, UndistortedFrames
+from dexworld.data.camera.camera_files import HandEye, read_camera, read_hand_eye
 from dexworld.data.lerobot.layout import INDEX_FEATURES, UNREADABLE, LeRobotLayout, open_layout
 from dexworld.data.lerobot.rows import RowImages, episode_rows, find_rows
 from dexworld.data.readers.arrays import check_pinhole, pinhole
 from dexworld.data.readers.foreign_source import ForeignSource
 from dexworld.data.readers.robot_states import PoseMapping, RobotStates, mapped_poses
+from dexworld.data.resize import holds_pixels
 from dexworld.data.source import CorruptEpisodeError
 from dexworld.data.store.labels import INTRINSICS, PACKETS, SEED, own_features, track_from_flat
 from dexworld.data.store.policy_columns import ACTION, STATE
 from dexworld.data.video_frames import check_unturned
 from dexworld.hands import KEYPOINT_NAMES, NUM_KEYPOINTS
-from dexworld.track import Track
+from dexworld.track import Frames, Track
 
 _LOG = logging.getLogger(__name__)
 
@@ -61,6 +64,9 @@ class LeRobotOptions:
     camera_pose: None leaves the camera at the world's origin.
     intrinsics: fx, fy, cx, cy in pixels of the stored frames; None assumes a focal length of one image width (a
         horizontal field of view of 53 degrees).
+    camera: file with the intrinsics of the camera, with its lens (docs/cameras.md); frames are read without the lens.
+    hand_eye: file with where that camera is mounted. `camera_pose` is then the pose of what it is mounted on, None for
+        a robot's base at the world's origin.
     robots: described robots whose joint states are in the rows, at most one for each hand; they give the keypoints.
     joint_positions, joint_targets: features of joints, without `robots`.
     extras: features to keep as further columns; None keeps every number that nothing else uses.
@@ -70,6 +76,8 @@ class LeRobotOptions:
     keypoints: tuple[KeypointMapping, ...] = ()
     camera_pose: PoseMapping | None = None
     intrinsics: tuple[float, float, float, float] | None = None
+    camera: Path | None = None
+    hand_eye: Path | None = None
     robots: tuple[RobotStates, ...] = ()
     joint_positions: str | None = None
     joint_targets: str | None = None
@@ -78,6 +86,8 @@ class LeRobotOptions:
     def __post_init__(self) -> None:
         if self.intrinsics is not None and not (len(self.intrinsics) == 4 and min(self.intrinsics[:2]) > 0):
             raise ValueError(f"intrinsics are {self.intrinsics}; expected fx, fy, cx, cy with positive fx and fy")
+        if self.camera is not None and self.intrinsics is not None:
+            raise ValueError("give `intrinsics` or `camera`, not both")
         if self.robots and (self.keypoints or self.joint_positions or self.joint_targets):
             raise ValueError(
                 "`robots` give keypoints and joints; leave `keypoints`, `joint_positions`, `joint_targets` out"
@@ -114,7 +124,17 @@ def open_lerobot(folder: Path | str, options: LeRobotOptions = LeRobotOptions())
         except UNREADABLE as error:
             quarantined.append((name, str(error)))
     _warn_of_unknowns(layout, options)
-    return LeRobotSource(layout.folder, tuple(rows), tuple(quarantined), options, layout, tuple(rows.values()), key)
+    places = layout, tuple(rows.values()), key, *_camera_files(options)
+    return LeRobotSource(layout.folder, tuple(rows), tuple(quarantined), options, *places)
+
+
+def _camera_files(options: LeRobotOptions) -> tuple[Camera | None, HandEye | None]:
+    """The camera and where it is mounted, as the options' files say. Raises ValueError as the files' readers do."""
+    camera = None if options.camera is None else read_camera(options.camera)
+    mounted = None if options.hand_eye is None else read_hand_eye(options.hand_eye)
+    if mounted is not None and mounted.on_hand and options.camera_pose is None:
+        raise ValueError(f"{options.hand_eye} is of a camera on a hand: give the flange's pose by lerobot.camera_pose")
+    return camera, mounted
 
 
 def _camera(layout: LeRobotLayout, wanted: str | None) -> str:
@@ -137,10 +157,11 @@ def _camera(layout: LeRobotLayout, wanted: str | None) -> str:
 def _warn_of_unknowns(layout: LeRobotLayout, options: LeRobotOptions) -> None:
     """Say what neither the dataset nor the options tell. Raises ValueError for a store of ours without intrinsics."""
     own = own_features(layout.features)
-    if own and options.intrinsics is None and INTRINSICS not in layout.features:
+    told = options.intrinsics is not None or options.camera is not None
+    if own and not told and INTRINSICS not in layout.features:
         lost = "is a store of dexworld that another program rewrote, and its intrinsics are lost"
         raise ValueError(f"{layout.folder} {lost}; give fx, fy, cx, cy by the option lerobot.intrinsics")
-    unknown = ["the focal length is assumed to be one image width (lerobot.intrinsics)"] * (options.intrinsics is None)
+    unknown = ["the focal length is assumed to be one image width (lerobot.intrinsics, lerobot.camera)"] * (not told)
     unknown += ["no hands are known (lerobot.keypoints, lerobot.robots)"] * (not (options.keypoints or options.robots))
     if own:
         unknown = ["it is read by the columns of a store of dexworld, without its ids and splits"]
@@ -167,6 +188,8 @@ class LeRobotSource(ForeignSource):
     layout: LeRobotLayout = field(repr=False)
     rows: tuple[int, ...] = field(repr=False)
     image_key: str
+    camera: Camera | None = field(default=None, repr=False)
+    mounted: HandEye | None = field(default=None, repr=False)
 
     def files(self, index: int) -> tuple[Path, ...]:
         """The video (if the camera is one) and the data file that hold episode `index` among others."""
@@ -184,7 +207,7 @@ class LeRobotSource(ForeignSource):
         stored = episode_rows(layout, row, needed, [*kept, "timestamp", "task_index"])
         layout.check_times(row, stored)
         frames = layout.frames(row, key) if key in layout.keys("video") else RowImages(layout, row, key)
-        labels = options.keypoints or options.robots or options.camera_pose or options.intrinsics or own
+        labels = options.keypoints or options.robots or options.camera_pose or options.intrinsics or self.camera or own
         if labels or any(name.endswith("_pixels") for name in layout.features):
             check_unturned(frames, "keypoints, camera poses and pixels")
         columns: dict[str, Any] = {}
@@ -193,8 +216,10 @@ class LeRobotSource(ForeignSource):
                 layout.warn_once(f"{layout.folder}: {name} is left out: another feature becomes the same column")
         ours = track_from_flat({name: stored[name] for name in own}) if own else {}
         cameras = ours.pop("world_from_camera", None)
-        if cameras is None or options.camera_pose is not None:
+        if cameras is None or options.camera_pose is not None or self.mounted is not None:
             cameras = mapped_poses(stored, options.camera_pose, len(frames))
+            if self.mounted is not None:
+                cameras = cameras @ self.mounted.parent_from_camera
         columns |= ours.get("columns", {})
         if options.robots:
             columns |= self._robots(stored)
@@ -202,15 +227,21 @@ class LeRobotSource(ForeignSource):
             columns |= self._hands(stored, cameras)
         joints = {"joint_positions": options.joint_positions, "joint_targets": options.joint_targets}
         columns |= {name: stored[feature] for name, feature in joints.items() if feature is not None}
+        intrinsics = self._intrinsics(stored, frames.size, self.files(index)[0], columns)
+        shown: Frames = frames
+        if self.camera is not None:
+            view = PinholeView(self.camera.of_size(frames.size), frames.size)
+            shown, intrinsics = UndistortedFrames(frames, view), view.intrinsics
+            columns |= {name: view.pixels(each) for name, each in columns.items() if holds_pixels(name, each)}
         seed = int(stored[SEED].reshape(-1)[0]) if SEED in beside else -1
         return Track(
-            frames=frames,
+            frames=shown,
             fps=layout.fps,
             source=f"LeRobot dataset {self.folder.name}, {self.ids[index]}",
             task=layout.task(row, stored),
             seed=seed if seed >= 0 else None,
             world_from_camera=cameras.astype(np.float32),
-            intrinsics=self._intrinsics(stored, frames.size, self.files(index)[0], columns),
+            intrinsics=intrinsics,
             columns=columns,
         )
 
@@ -245,7 +276,7 @@ class LeRobotSource(ForeignSource):
         """The matrix (3, 3) for frames of `size`; refuses numbers that are pixels of frames of another size."""
         height, width = size
         stale = not self.layout.compare_size(self.image_key, size, path)
-        own = self.options.intrinsics is None and INTRINSICS in stored
+        own = self.options.intrinsics is None and self.camera is None and INTRINSICS in stored
         pixels = [name for name in columns if name.endswith("_pixels")] + [INTRINSICS] * own
         if stale and pixels:
             raise CorruptEpisodeError(f"{path}: {pixels[0]} holds pixels of frames that are not {height} x {width}")

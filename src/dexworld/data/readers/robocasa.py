@@ -22,10 +22,11 @@ from typing import Any, ClassVar
 import h5py
 import numpy as np
 
-from dexworld.data.readers.arrays import check_rigid, pinhole, poses_of, rotations_of, simulator_seed
+from dexworld.data.readers.arrays import check_rigid, pinhole, simulator_seed
 from dexworld.data.readers.foreign_source import ForeignSource
 from dexworld.data.readers.gripper_hand import right_hand
 from dexworld.data.readers.hdf5 import attribute, group, is_plain, numbers, opened_hdf5, per_row
+from dexworld.data.rigid_poses import poses_of, rotations_of
 from dexworld.data.source import CorruptEpisodeError
 from dexworld.data.video import MAX_SIDE, VideoError
 from dexworld.track import Track, frame_numbers

@@ -7,7 +7,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from dexworld.data.readers.arrays import check_rigid, poses_from_euler, poses_of, rotations_of
+from dexworld.data.readers.arrays import check_rigid, poses_from_euler
+from dexworld.data.rigid_poses import poses_of, rotations_of
 from dexworld.geometry import invert, transform_points
 from dexworld.robots.robot import Robot
 

@@ -25,6 +25,8 @@ _ABOVE, _ON = np.array([0.0, 0.0, 0.14]), np.array([0.0, 0.0, 0.035])  # metres,
 _IN_REACH = 0.05  # metres that the palm may stay away
 _STILL = 0.02  # metres that the ball may have moved in the goal of reaching
 _OPEN = {"door_hinge": 1.5}
+_AJAR, _TURNED = 0.2, 1.8  # radians, of the door and of its latch
+_NEAR, _LATCHED = 0.17, 0.15  # metres a metre, and metres
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,15 @@ def satisfied(simulation: AdroitSimulation, episode: AdroitEpisode) -> bool:
 
 
 def true_cost(simulation: AdroitSimulation, episode: AdroitEpisode) -> float:
-    """How far the task is from done, metres, with a tenth of how far the palm is from what it works on."""
-    return distance(simulation, episode) + 0.1 * float(np.linalg.norm(simulation.palm - simulation.thing))
+    """How far the task is from done, metres, with a share of how far the palm is from what it works on; at a door that
+    is shut also of how far its latch is from turned.
+    """
+    left, palm = distance(simulation, episode), float(np.linalg.norm(simulation.palm - simulation.thing))
+    if episode.task != "door":
+        return left + 0.1 * palm
+    hinge, latch = (float(simulation.data.joint(name).qpos[0]) for name in ("door_hinge", "latch"))
+    shut = 1.0 if hinge < _AJAR else 0.3
+    return left + shut * _NEAR * palm + (_LATCHED * (1.0 - latch / _TURNED) if hinge < _AJAR else 0.0)
 
 
 def _around_the_ball(simulation: AdroitSimulation) -> np.ndarray:

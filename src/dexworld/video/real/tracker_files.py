@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dexworld.data.files import read_arrays
-from dexworld.data.readers.arrays import poses_of, rotations_of
+from dexworld.data.rigid_poses import poses_of, rotations_of
 
 Hand = dict[str, Any]  # one detected hand, under its tracker's names
 FOCAL = "scaled_focal_length"
