@@ -58,7 +58,7 @@ SMALL = {
 
 
 TAKE_WORDS = ("prepare", "reproduce")  # their first argument may look like a part of the verb
-EMBODIMENTS = ("allegro", "human", "gripper", "adroit", "table")  # stand behind the options of `collect`
+EMBODIMENTS = ("allegro", "human", "gripper", "adroit", "dexjoco", "table")  # stand behind the options of `collect`
 
 
 @dataclass(frozen=True)

@@ -44,10 +44,11 @@ class Robot:
         """One command, or braking for a reason."""
         simulation = self.environment.simulation
         assert simulation is not None
-        stopped = isinstance(wanted, str)
-        simulation.move(
-            self.filter.stop(wanted) if stopped else self.filter.step(wanted, simulation.joint_positions), PERIOD_S
-        )
+        if isinstance(wanted, str):
+            positions = self.filter.stop(wanted)
+        else:
+            positions = self.filter.step(wanted, simulation.joint_positions)
+        simulation.move(positions, PERIOD_S)
         self.now += PERIOD_S
 
 
@@ -74,13 +75,8 @@ def play(episode: TaskEpisode, service: Any, latency: float, ahead: bool, second
             coming = None
         robot.command(follower.wanted())
         moving += not robot.filter.at_rest
-    done = {
-        "distance_m": robot.environment.distance(),
-        "asked": asked,
-        "moving_s": moving * PERIOD_S,
-        "plan_cpu_s": cpu / asked,
-    }
-    done |= {"success": float(robot.environment.success())}
+    done = {"distance_m": robot.environment.distance(), "asked": asked, "moving_s": moving * PERIOD_S}
+    done |= {"success": float(robot.environment.success()), "plan_cpu_s": cpu / asked}
     robot.environment.close()
     return done
 

@@ -14,7 +14,7 @@ def test_a_suite_is_found_by_name(monkeypatch):
     monkeypatch.setattr(suites, "entry_points", lambda group: installed)
     assert task_suite("garden") is garden
     assert task_suite("kitchen").standard == ("reach", "grasp", "place", "push")
-    with pytest.raises(ValueError, match="env 'gardn' is unknown; choose from kitchen, adroit, table, garden"):
+    with pytest.raises(ValueError, match="env 'gardn' is unknown; choose from kitchen, adroit, dexjoco, table, garden"):
         task_suite("gardn")
     with pytest.raises(ValueError, match=r"\['mow'\] are not in garden; choose from rake"):
         garden.check(("rake", "mow"))

@@ -117,8 +117,8 @@ class Client:
         while self._connection is None:
             try:
                 options: dict[str, Any] = {"additional_headers": self._headers, "ssl": self._tls}
-                made = connect(self.url, compression=None, max_size=_LARGEST, **options)
-                self._open.enter_context(made)
+                socket = connect(self.url, compression=None, max_size=_LARGEST, **options)
+                made: Any = self._open.enter_context(socket)  # websockets 16 types it as its base class
                 self.metadata = unpacked(made.recv(self.timeout_s, decode=False))
                 self._connection, self._told = made, False
                 self.connections += 1

@@ -13,6 +13,7 @@ from dexworld.evaluation.results import write_results
 from dexworld.report.rerun_log import log_episodes, rerun_log
 from dexworld.sim.adroit.adroit_exploration import AdroitConfig
 from dexworld.sim.collect_scenes import SceneRange, collect, collect_gripper, collect_human, collect_objects
+from dexworld.sim.dexjoco.dexjoco_exploration import DexJoCoConfig
 from dexworld.sim.gripper.gripper_recording import GripperConfig
 from dexworld.sim.hands.human_video import HumanVideoConfig
 from dexworld.sim.kitchen.explore import ExploreConfig
@@ -28,8 +29,10 @@ Gripper = Annotated[GripperConfig, tyro.conf.subcommand("gripper")]
 Pushes = Annotated[PushConfig, tyro.conf.subcommand("pushes")]
 Pairs = Annotated[PairConfig, tyro.conf.subcommand("pairs")]
 Adroit = Annotated[AdroitConfig, tyro.conf.subcommand("adroit")]
+DexJoCo = Annotated[DexJoCoConfig, tyro.conf.subcommand("dexjoco")]
 Table = Annotated[TableConfig, tyro.conf.subcommand("table")]
-_NAMES: dict[type, str] = {AdroitConfig: "adroit", TableConfig: "table"}  # the others are the Allegro hand
+# The others are the Allegro hand.
+_NAMES: dict[type, str] = {AdroitConfig: "adroit", DexJoCoConfig: "dexjoco", TableConfig: "table"}
 
 
 @dataclass(frozen=True)
@@ -39,14 +42,17 @@ class Collect:
     Who acts comes behind the options: `allegro` (a Franka arm with an Allegro hand, the default; a dataset to train
     from), `pushes` and `pairs` (the same robot: data that teaches objects), `human` (two hands below a moving head
     camera, in EgoDex's layout), `gripper` (a Franka arm with a parallel gripper, in DROID's raw layout), `adroit` (a
-    Shadow hand in Adroit's scenes; extra `adroit`) or `table` (any described robot at a table). Each has options of its
-    own; prepare `human` and `gripper` before training.
+    Shadow hand in Adroit's scenes; extra `adroit`), `dexjoco` (a Franka arm with an Allegro hand in DexJoCo's scenes;
+    its own environment, docs/dexjoco.md) or `table` (any described robot at a table). Each has options of its own;
+    prepare `human` and `gripper` before training.
     """
 
     scenes: Annotated[SceneRange, tyro.conf.arg(name="")]
     rerun: Path | None = None
     """File `NAME.rrd` for Rerun (extra `viz`): frames, hands and cameras of the first ten episodes."""
-    embodiment: Allegro | Pushes | Pairs | Human | Gripper | Adroit | Table = field(default_factory=ExploreConfig)
+    embodiment: Allegro | Pushes | Pairs | Human | Gripper | Adroit | DexJoCo | Table = field(
+        default_factory=ExploreConfig
+    )
 
     def run(self) -> None:
         """Collect, and write `results.json` beside the recordings."""

@@ -12,15 +12,13 @@ from dexworld.cli.bars import counted
 from dexworld.cli.reader_options import reader_options
 from dexworld.data.readers import Kind, open_source
 from dexworld.evaluation.results import write_results
-from dexworld.robots.described_robot import chosen_robot
-from dexworld.robots.franka_allegro import FrankaAllegro
+from dexworld.robots.find_robot import find_robot
 from dexworld.robots.retarget import RetargetConfig, Retargeted, retarget
 from dexworld.robots.robot import Robot
 from dexworld.track import Track
 from dexworld.writing import written_atomically
 
 logger = logging.getLogger("dexworld")
-BUILT_IN = "franka-allegro"
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class RetargetHands:
     """Dataset folder with human hands."""
     output: Path
     """Folder for the joint paths."""
-    robot: tuple[str, ...] = (BUILT_IN,)
+    robot: tuple[str, ...] = ("franka-allegro",)
     """The built-in robot, the name of one that dexworld ships a description of, a description that names its model, or
     a MJCF or URDF file. Several, such as a left and a right hand, get a folder each."""
     description: Path | None = None
@@ -50,7 +48,7 @@ class RetargetHands:
         """Retarget every episode for every robot, and write errors and what was left out into `results.json`."""
         if not self.robot or (self.description is not None and len(self.robot) > 1):
             raise ValueError("--robot takes one robot or several, --description goes with a single file")
-        robots = [FrankaAllegro() if each == BUILT_IN else chosen_robot(each, self.description) for each in self.robot]
+        robots = [find_robot(each, self.description) for each in self.robot]
         for name, robot in zip(self.robot, robots, strict=True):
             self._retarget(robot, self.output / Path(name).stem if len(robots) > 1 else self.output)
 

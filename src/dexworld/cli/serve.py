@@ -2,6 +2,7 @@
 
 import gc
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -22,15 +23,24 @@ class Serve:
     """Where the models run: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:1`."""
     server: Annotated[ServerConfig, tyro.conf.arg(name="")] = field(default_factory=ServerConfig)
 
+    dexjoco_goal: Path | None = None
+    """Picture of the goal for DexJoCo's evaluator, which sends none: the server then speaks its observations and
+    actions (docs/dexjoco.md)."""
+
     def run(self) -> None:
         """Serve."""
-        from dexworld.serving.socket_server import SocketServer
+        from dexworld.serving.socket_server import Service, SocketServer
         from dexworld.training.distributed import local_device
 
-        service = PolicyService(self.policy, local_device(self.device))
+        policies = PolicyService(self.policy, local_device(self.device))
+        service: Service = policies
+        if self.dexjoco_goal is not None:
+            from dexworld.serving.dexjoco_clients import DexJoCoClients
+
+            service = DexJoCoClients(policies, self.dexjoco_goal)
         gc.freeze()  # so that no collection looks through models and libraries while an answer is due
         try:
             with SocketServer(self.server, service, "policy") as server:
                 server.wait()
         finally:
-            service.close()
+            policies.close()

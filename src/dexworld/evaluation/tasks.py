@@ -63,7 +63,8 @@ class TasksConfig:
     policies: tuple[str, ...] = tuple(POLICIES)
     """Which policies play; the learned ones where they are given."""
     env: str = "kitchen"
-    """Whose tasks: `kitchen`, `adroit` (extra `adroit`), `table` or the suite of an installed package."""
+    """Whose tasks: `kitchen`, `adroit` (extra `adroit`), `dexjoco` (in its own environment: docs/dexjoco.md), `table`
+    or the suite of an installed package."""
     robot: str = ""
     """Who is at the table: a description that names its own `model`, or a robot that dexworld ships one of."""
 

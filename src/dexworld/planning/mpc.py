@@ -236,7 +236,7 @@ class MPCPolicy:
         latents = [None] * len(joints) if rollout.latents is None else rollout.latents[0]
         frames = zip(latents, joints, strict=True)
         expected = [_Frame(*each, scene.world_from_camera, self._now + 1 + step) for step, each in enumerate(frames)]
-        if self._points is not None:
+        if self._points is not None and self.dynamics is not None:
             self._points = copy.copy(self._points)
             track = self._executed([self._history[-1], *expected], scene, (1, 1 + len(expected)))
             self._points.moved(self.dynamics.condition(track))

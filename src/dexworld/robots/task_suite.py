@@ -1,7 +1,7 @@
 """The seam of benchmarks: tasks, their episodes, and the environment that plays them.
 
-`evaluate tasks --env NAME` takes any suite. The kitchen, Adroit and the table come with dexworld; an installed package
-brings its own in an entry point of the group `dexworld.task_suites`.
+`evaluate tasks --env NAME` takes any suite. The kitchen, Adroit, DexJoCo and the table come with dexworld; an
+installed package brings its own in an entry point of the group `dexworld.task_suites`.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,6 +17,7 @@ from dexworld.robots.environment import Environment
 _OURS = {
     "kitchen": ("dexworld.sim.kitchen.kitchen_env", "KITCHEN"),
     "adroit": ("dexworld.sim.adroit.adroit_env", "ADROIT"),
+    "dexjoco": ("dexworld.sim.dexjoco.dexjoco_env", "DEXJOCO"),
 }
 _OF_ROBOTS = {"table": ("dexworld.sim.table.table_env", "table_suite")}  # functions of a robot's name
 _GROUP = "dexworld.task_suites"

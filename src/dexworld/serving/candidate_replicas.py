@@ -31,7 +31,8 @@ class CandidateReplica:
     def __init__(self, checkpoint: str, planner: str, robot: Robot, device: str) -> None:
         self.device, self.robot = torch.device(device), robot
         self.dynamics: Any = checked_rollouts(load_world_model(checkpoint).to(self.device), planner, "a session")
-        self._plan, self._cost = "", None
+        self._plan = ""
+        self._cost: CandidateCost | None = None
 
     def costs(self, plan: str, shared: list[Any], samples: Tensor) -> Tensor:
         """Costs (N,) of joint targets (N, T, J). shared: the reference of what candidates of `plan` have in common."""

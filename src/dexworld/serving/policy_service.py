@@ -22,9 +22,8 @@ from dexworld.planning.presets import Planner, PlannerOptions
 from dexworld.planning.sentence_goal import sentence_points
 from dexworld.planning.subgoals import SubgoalPolicy
 from dexworld.robots.boxes import Box
-from dexworld.robots.described_robot import chosen_robot
 from dexworld.robots.environment import Workplace
-from dexworld.robots.franka_robots import ROBOTS
+from dexworld.robots.find_robot import find_robot
 from dexworld.robots.observation import Observation
 from dexworld.serving.camera_input import CameraInput
 from dexworld.serving.candidate_replicas import CandidateReplicas, ReplicatedModel
@@ -92,8 +91,7 @@ class PolicyService:
         if config.boxes is not None:
             surroundings = from_dict(_Surroundings, read_json(config.boxes), str(config.boxes))
         self.config, self.turn, self.device = config, threading.Lock(), torch.device(device)
-        own = ROBOTS.get(config.robot) if config.description is None else None
-        robot = own() if own else chosen_robot(config.robot, config.description)
+        robot = find_robot(config.robot, config.description)
         self.place = Workplace(robot, surroundings.keep_out, surroundings.workspace)
         self.limits = joint_limits(self.place.robot)
         self.model: Any = load_world_model(config.checkpoint).to(self.device)

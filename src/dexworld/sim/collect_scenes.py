@@ -25,6 +25,7 @@ from dexworld.data.files import check_same_settings, read_json
 from dexworld.data.parallel import parallel_map
 from dexworld.data.recordings import EpisodeDataset, EpisodeWriter
 from dexworld.sim.adroit.adroit_exploration import AdroitConfig, record_adroit
+from dexworld.sim.dexjoco.dexjoco_exploration import DexJoCoConfig, record_dexjoco
 from dexworld.sim.gripper.droid_format import OUTCOMES, PARTIAL, find_droid, write_droid
 from dexworld.sim.gripper.gripper_recording import GripperConfig, record_gripper
 from dexworld.sim.gripper.gripper_skills import SKILLS
@@ -45,7 +46,7 @@ MOVING = 1e-3  # metres between two frames: an object that goes further is in mo
 _GRIPPER_HEADER = {"format": "dexworld-droid", "format_version": 1}
 
 logger = logging.getLogger(__name__)
-ObjectConfig = PushConfig | PairConfig | AdroitConfig | TableConfig
+ObjectConfig = PushConfig | PairConfig | AdroitConfig | DexJoCoConfig | TableConfig
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def _write_exploration(seed: int, folder: Path, settings: dict, explore: Explore
 
 
 def collect_objects(scenes: SceneRange, recording: ObjectConfig, progress=iter) -> EpisodeDataset:
-    """Record pushes, static pairs, Adroit or a table in the scenes that are missing.
+    """Record pushes, static pairs, Adroit, DexJoCo or a table in the scenes that are missing.
 
     `counts` has the frames with motion.
     """
@@ -142,6 +143,7 @@ _OBJECTS: dict[type, tuple[str, Callable[..., Track]]] = {
     PairConfig: ("pairs", record_pairs),
     AdroitConfig: ("adroit", record_adroit),
     TableConfig: ("table", record_table),
+    DexJoCoConfig: ("dexjoco", record_dexjoco),
 }
 
 

@@ -20,7 +20,7 @@ from dexworld.data.readers.arrays import check_pinhole, check_rigid
 from dexworld.data.readers.foreign_source import ForeignSource
 from dexworld.data.source import CorruptEpisodeError
 from dexworld.geometry import transform_points
-from dexworld.robots.franka_robots import robot_of
+from dexworld.robots.find_robot import find_robot
 from dexworld.robots.robot import Robot
 from dexworld.track import Track, frame_numbers
 
@@ -36,7 +36,7 @@ class RobotRunOptions:
     """
 
     robot: str | None = None
-    description: str | None = None
+    description: Path | None = None
     longest_gap_s: float = 1.0
 
 
@@ -116,7 +116,7 @@ class RobotRunSource(ForeignSource):
         name = self.options.robot or about.get("robot")
         if not isinstance(name, str):
             raise CorruptEpisodeError(f"{path} doesn't say which robot it is of; give the option robot_run.robot")
-        return robot_of(name, self.options.description)
+        return find_robot(name, self.options.description)
 
 
 def recognises(folder: Path) -> bool:
