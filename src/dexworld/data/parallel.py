@@ -320,6 +320,7 @@ class RayCluster:
         self.count = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
 
     def actor(self, job: Callable) -> "_RayActor":
+        """A new worker that does the job's items."""
         return _RayActor(self.ray, self.ray.remote(num_cpus=1)(_Actor).remote(job))
 
     def ready(self, crew: list[Any]) -> list[Any]:
@@ -328,6 +329,7 @@ class RayCluster:
         return [worker for worker in crew if worker.owed in done]
 
     def close(self) -> None:
+        """Leave the cluster, and end it if it was started here."""
         if self.ours:
             self.ray.shutdown()
 
