@@ -320,7 +320,7 @@ class RayCluster:
         self.count = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
 
     def actor(self, job: Callable) -> "_RayActor":
-        """A worker of the cluster that does `job`."""
+        """A new worker that does the job's items."""
         return _RayActor(self.ray, self.ray.remote(num_cpus=1)(_Actor).remote(job))
 
     def ready(self, crew: list[Any]) -> list[Any]:
@@ -329,7 +329,7 @@ class RayCluster:
         return [worker for worker in crew if worker.owed in done]
 
     def close(self) -> None:
-        """Leave the cluster, unless it was joined before."""
+        """Leave the cluster, and end it if it was started here."""
         if self.ours:
             self.ray.shutdown()
 

@@ -175,11 +175,11 @@ class UndistortedFrames:
 
     @property
     def size(self) -> Size:
-        """(height, width), as of the frames."""
+        """(height, width) of the frames."""
         return self.frames.size
 
     def read(self, indices: list[int]) -> np.ndarray:
-        """Pictures (N, H, W, 3) uint8."""
+        """Frames (N, H, W, 3) uint8 without the lens."""
         return np.stack([self.view.undistorted(image) for image in self.frames.read(indices)])
 
 
