@@ -288,6 +288,16 @@ def test_what_contradicts_the_camera_is_refused(raw_service, config, tmp_path):
     write_camera(tmp_path / "c.yaml", Camera(np.array([[4.0, 0, 196], [0, 4, 120], [0, 0, 1]]), (240, 392)))
     with pytest.raises(ValueError, match="camera check"):
         PolicyService(replace(config, camera=tmp_path / "c.yaml"))
+    write_camera(tmp_path / "own.yaml", Camera(INTRINSICS, (224, 392)))
+    write_hand_eye(tmp_path / "hand.yaml", HandEye(True, np.eye(4)))
+    (tmp_path / "hand.xml").write_text(hand_mjcf())
+    motion = "[motion]\nvelocity = { arm = 0.2, fingers = 1.0 }\n[right]"
+    (tmp_path / "hand.toml").write_text(HAND_TOML.replace("[right]", motion))
+    mounted = {"camera": tmp_path / "own.yaml", "hand_eye": tmp_path / "hand.yaml"}
+    assert not PolicyService(replace(config, **mounted)).ahead
+    described = {"robot": str(tmp_path / "hand.xml"), "description": tmp_path / "hand.toml"}
+    with pytest.raises(ValueError, match="flange of .* is not known"):
+        PolicyService(replace(config, **mounted, **described))
     with pytest.raises(ValueError, match="needs --camera"):
         PolicyService(replace(config, hand_eye=tmp_path / "c.yaml"))
 
