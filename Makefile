@@ -29,7 +29,7 @@ $(STAMP): pyproject.toml client/pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "dexworld needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_FLAGS) -c constraints.txt -e ./client -e '.[sim,video,adroit,serve,camera,docs,dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_FLAGS) -c constraints.txt -e ./client -e '.[sim,video,adroit,serve,camera,studio,docs,dev]'
 	@touch $@
 
 demo: $(STAMP)  ## plan with the shipped world model in simulation and write outputs/demo/report.html

@@ -35,9 +35,10 @@ LAYERS = {
     "studies": {"base", "data", "models", "baselines", "planning", "robots", "sim", "training", "evaluation", "video"},
     "report": {"base", "data", "models", "planning", "robots", "sim", "training", "evaluation", "video", "studies"},
     "serving": {"base", "data", "models", "planning", "robots", "sim", "baselines", "evaluation"},
+    "studio": {"base", "data", "models", "planning", "robots", "sim", "evaluation", "video", "report"},
     "cli": {
         *("base", "data", "models", "planning", "robots", "sim", "baselines", "training", "evaluation"),
-        *("video", "studies", "report", "serving"),
+        *("video", "studies", "report", "serving", "studio"),
     },
 }
 # The one place that reads another project's torch files, and only as plain tensors.

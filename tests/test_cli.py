@@ -18,7 +18,7 @@ from dexworld.models.dexwm import DexWM
 from dexworld.models.reference import REFERENCE, checkpoint_path
 from dexworld.training.trainer import TrainingDiverged
 
-OUTPUTLESS = {"serve"}
+OUTPUTLESS = {"serve", "studio"}
 # Nothing is drawn, or the seed stands among the training's options.
 SEEDLESS = {
     *("convert", "prepare", "video train", "video prepare", "video validate", "video episodes"),
@@ -93,7 +93,7 @@ def test_the_overview_imports_nothing_heavy():
 
 # What the extras bring; a None in sys.modules makes an import raise ModuleNotFoundError.
 EXTRAS = ("rerun", "mujoco", "gymnasium", "glfw", "OpenGL", "diffusers", "accelerate", "peft", "ray", "moviepy")
-EXTRAS += ("dexworld_client", "websockets", "msgpack")
+EXTRAS += ("dexworld_client", "websockets", "msgpack", "viser", "trimesh")
 BLOCKED = f"import sys; sys.modules |= dict.fromkeys({EXTRAS})\n"
 
 
@@ -130,7 +130,15 @@ def test_robot_retarget_writes_a_joint_path_an_episode(tmp_path, data, capsys):
 
 
 def test_only_the_verbs_that_always_simulate_import_the_extras():
-    simulated = {"collect", "evaluate_tasks", "plan_and_play", "play_robot", "reproduce", "video_simulated"}
+    simulated = {
+        "collect",
+        "evaluate_tasks",
+        "open_studio",
+        "plan_and_play",
+        "play_robot",
+        "reproduce",
+        "video_simulated",
+    }
     others = sorted({module for module, _, _ in cli.VERBS.values()} - simulated)
     script = BLOCKED + "".join(f"import dexworld.cli.{module}\n" for module in others)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)

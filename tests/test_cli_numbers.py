@@ -24,6 +24,7 @@ WORDS = {  # what a verb needs besides the option
     "video convert-hands": ["--results", "data", "--videos", "data", *OUTPUT],
     "video track-hands": ["--videos", "data", "--model", "data", *OUTPUT],
     "serve": [],
+    "studio": [],
     "video prepare": ["videos", "--videos", "data", "--hands", "data", *OUTPUT],
     "video generate": ["--data", "data", *OUTPUT],
     "video validate": ["--data", "data", *OUTPUT],

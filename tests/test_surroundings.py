@@ -23,7 +23,7 @@ from surroundings_fixtures import start
 SEED = 900_000
 SHAPE = ["--frames", "5", "--height", "32", "--width", "48"]
 SIMULATES = {"collect", "reproduce", "evaluate tasks", "plan", "demo", "video synthesize", "video select", "video demo"}
-SIMULATES |= {"play-robot"}
+SIMULATES |= {"play-robot", "studio"}
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 SMALL = {"steps": 1, "batch-size": 2, "validation-fraction": 0, "workers": 0}
 DATA = ("validation-fraction", "workers")
@@ -113,6 +113,7 @@ def commands(root, output, long=False):
         "demo": [*out, *world, *scenes[:2], "--episodes", 2, "--workers", 2],
         "serve": [*world, "--port", 0, "--max-seconds", 1000 if long else 1],
         "play-robot": [*out, "--seed", SEED, "--port", 0, "--max-seconds", 1000 if long else 1],
+        "studio": [root / "model", "--port", 0, "--max-seconds", 1000 if long else 1],
         "video synthesize": [*out, *options(clips), "--seed", SEED, "--workers", 2, *SHAPE],
         "video prepare": ["triplets", *triplets, *out, *SHAPE],
         "video convert-hands": ["--results", root / "film.npz", "--videos", root / "film.mp4", *out],
@@ -198,7 +199,7 @@ def mounted(tmp_path):
         subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-READS = {"cache-latents", "convert", "serve"}  # nothing of theirs is written into the folder that is asked for
+READS = {"cache-latents", "convert", "serve", "studio"}  # they write nothing into the folder that is asked for
 
 
 @pytest.mark.parametrize("verb", [verb for verb in cli.VERBS if verb not in READS])

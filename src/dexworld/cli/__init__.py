@@ -40,6 +40,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "reproduce": ("reproduce", "Reproduce", "train and measure what a table of the paper compares"),
     "plan": ("plan_and_play", "Plan", "plan one episode and carry it out in the simulator"),
     "imagine": ("imagine_motions", "Imagine", "imagine simple hand motions from one start frame"),
+    "studio": ("open_studio", "Studio", "open a page in the browser: move a hand, see what the model expects"),
     "demo": ("plan_and_play", "Demo", "plan a few episodes of every task and show them on one page"),
     "serve": ("serve", "Serve", "serve a policy to robots"),
     "play-robot": ("play_robot", "PlayRobot", "play a robot: the simulator behind a socket"),
@@ -72,7 +73,7 @@ _CAUSES = {
     errno.EISDIR: "is a folder, not a file; choose another name",
 }
 # The extra that brings a package; all others come with dexworld itself.
-_EXTRAS = {"mujoco": "sim", "gymnasium": "sim", "rerun": "viz"} | dict.fromkeys(
+_EXTRAS = {"mujoco": "sim", "gymnasium": "sim", "rerun": "viz", "trimesh": "studio"} | dict.fromkeys(
     ("diffusers", "accelerate", "peft"), "video"
 )
 # Several processes may write into one folder of theirs: they share the work by claims on its parts.

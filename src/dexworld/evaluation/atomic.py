@@ -135,11 +135,12 @@ def viewing_axes(world_from_camera: np.ndarray, up: np.ndarray) -> dict[str, np.
     return {"up": up, "down": -up, "left": -right, "right": right, "forward": forward, "back": -forward}
 
 
-def curled(hand: np.ndarray, angle: float, side: Literal["left", "right"]) -> np.ndarray:
+def curled(hand: np.ndarray, angle: float | np.ndarray, side: Literal["left", "right"]) -> np.ndarray:
     """Keypoints (21, 3) of one hand with every finger joint bent further by `angle` radians towards the palm.
 
-    Each finger bends in the plane of its own direction and the palm's normal.
+    angle: one for all fingers, or (5,). Each finger bends in the plane of its own direction and the palm's normal.
     """
+    angles = np.broadcast_to(angle, len(FINGERS))
     towards_index, towards_little = hand[INDEX_KNUCKLE] - hand[WRIST], hand[LITTLE_KNUCKLE] - hand[WRIST]
     normal = np.cross(towards_index, towards_little)  # out of the palm of a right hand
     normal = normal if side == "right" else -normal
@@ -153,7 +154,8 @@ def curled(hand: np.ndarray, angle: float, side: Literal["left", "right"]) -> np
             continue
         x, y, z = axis / np.linalg.norm(axis)
         cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
-        rotation = np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross  # Rodrigues' formula
+        sine, cosine = np.sin(angles[finger]), np.cos(angles[finger])
+        rotation = np.eye(3) + sine * cross + (1 - cosine) * cross @ cross  # Rodrigues' formula
         for pivot in range(len(JOINTS) - 1):
             beyond = joints[pivot + 1 :]
             bent[beyond] = bent[joints[pivot]] + (bent[beyond] - bent[joints[pivot]]) @ rotation.T

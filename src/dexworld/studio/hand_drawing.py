@@ -1,0 +1,142 @@
+"""What a visitor sees in 3-D: the picture on a screen, the hand's bones, its way, objects, the counter."""
+
+from typing import Any
+
+import numpy as np
+
+from dexworld.hands import BONES, KEYPOINTS_PER_HAND
+from dexworld.report.overlay import FINGER_COLOURS, WRIST_COLOUR
+from dexworld.sim.kitchen.kitchen_scene import COUNTER_BOX
+from dexworld.sim.poses import quaternion
+
+SCREEN_M = 2.6  # metres in front of the camera that pictures hang at
+BOARD_M, BOARD_PLACE = 0.9, (0.0, -0.25, 1.5)  # metres: its width, and its middle as the camera sees it
+BONE_M, WAY_M = 0.007, 0.004  # thickness
+MARGIN = 1.03  # around the picture
+WAY_COLOUR = (70, 178, 255)
+COUNTER_COLOUR = (120, 124, 140)
+_PAIRS = np.array([(side + a, side + b) for side in (0, KEYPOINTS_PER_HAND) for a, b in BONES])
+_COLOURS = np.array([FINGER_COLOURS[(b % KEYPOINTS_PER_HAND - 1) // 4] for _, b in _PAIRS], np.uint8)
+
+
+class Camera:
+    """Where pictures are seen from: intrinsics (3, 3), size (height, width), world_from_camera (4, 4)."""
+
+    def __init__(self, intrinsics: np.ndarray, size: tuple[int, int], world_from_camera: np.ndarray) -> None:
+        self.intrinsics, self.size, self.pose = intrinsics, size, world_from_camera
+
+    @property
+    def tangents(self) -> tuple[float, float]:
+        """Of half the picture's width and height, seen from the camera."""
+        height, width = self.size
+        focal, centre = self.intrinsics[[0, 1], [0, 1]], self.intrinsics[[0, 1], 2]
+        across, down = np.maximum(centre, np.array([width, height]) - centre) / focal
+        return float(across), float(down)
+
+    def screen(self) -> tuple[np.ndarray, float, float]:
+        """Centre (3,) of the picture at `SCREEN_M`, in the world, and its width and height in metres."""
+        height, width = self.size
+        focal, centre = self.intrinsics[[0, 1], [0, 1]], self.intrinsics[[0, 1], 2]
+        middle = np.append((np.array([width, height]) / 2 - centre) / focal, 1.0) * SCREEN_M
+        place = self.pose[:3, :3] @ middle + self.pose[:3, 3]
+        return place, width / focal[0] * SCREEN_M, height / focal[1] * SCREEN_M
+
+    def fov(self, aspect: float) -> float:
+        """Vertical angle, radians, at which a window of this aspect (width by height) shows the whole picture."""
+        across, down = self.tangents
+        return 2.0 * float(np.arctan(MARGIN * max(down, across / max(aspect, 0.1))))
+
+
+def wxyz(rotation: np.ndarray) -> tuple[float, float, float, float]:
+    """(w, x, y, z) of a rotation (3, 3)."""
+    w, x, y, z = (float(each) for each in quaternion(rotation))
+    return w, x, y, z
+
+
+def bones(keypoints: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lines (n, 2, 3) and colours (n, 2, 3) of the hands' bones, of keypoints (42, 3) with those that are valid."""
+    shown = valid[_PAIRS].all(axis=1)
+    colours = np.repeat(_COLOURS[shown][:, None], 2, axis=1)
+    return keypoints[_PAIRS[shown]].astype(np.float32), colours
+
+
+class HandScene:
+    """The nodes of one visitor's scene below `root`. scene: viser's `SceneApi` of that visitor."""
+
+    def __init__(self, scene: Any, root: str) -> None:
+        self.scene, self.root = scene, root
+        self._nodes: dict[str, Any] = {}
+
+    def screen(self, picture: np.ndarray, camera: Camera) -> None:
+        """Hang a picture (H, W, 3) where the camera sees it, and on a board above for who looks from elsewhere."""
+        place, width, height = camera.screen()
+        rotation = camera.pose[:3, :3]
+        above = camera.pose[:3, 3] + rotation @ np.array(BOARD_PLACE)
+        tall = BOARD_M * height / width
+        for name, where, size in (("screen", place, (width, height)), ("board", above, (BOARD_M, tall))):
+            node = self._nodes.get(name)
+            if node is None or (node.render_width, node.render_height) != size:
+                self._nodes[name] = node = self.scene.add_image(
+                    f"{self.root}/{name}", picture, *size, jpeg_quality=88, cast_shadow=False, receive_shadow=False
+                )
+            node.image, node.position, node.wxyz = picture, where, wxyz(rotation)
+
+    def seen_through(self, through: bool) -> None:
+        """Show what belongs to looking through the camera, or else what belongs to looking from outside."""
+        for name, node in self._nodes.items():
+            if name == "screen":
+                node.visible = through
+            elif name.startswith(("board", "counter", "object")):
+                node.visible = not through
+
+    def hands(self, keypoints: np.ndarray, valid: np.ndarray) -> None:
+        """Draw hands of keypoints (42, 3)."""
+        lines, colours = bones(keypoints, valid)
+        self._lines("hand", lines, colours, BONE_M)
+        points = keypoints[valid].astype(np.float32)
+        self._nodes["joints"] = self.scene.add_point_cloud(
+            f"{self.root}/joints", points, WRIST_COLOUR, point_size=BONE_M, point_shape="circle"
+        )
+
+    def way(self, places: np.ndarray) -> None:
+        """Draw the way (T, 3) that the wrist went."""
+        lines = np.stack([places[:-1], places[1:]], axis=1) if len(places) > 1 else np.zeros((0, 2, 3))
+        self._lines("way", lines, np.broadcast_to(np.array(WAY_COLOUR, np.uint8), lines.shape), WAY_M)
+
+    def objects(self, places: np.ndarray, counter: bool) -> None:
+        """Mark objects (n, 3), and the kitchen's counter where there is one."""
+        for name in [each for each in self._nodes if each.startswith(("object", "counter"))]:
+            self._nodes.pop(name).remove()
+        if counter:
+            low, high = np.array(COUNTER_BOX)
+            self._nodes["counter"] = self.scene.add_box(
+                f"{self.root}/counter", COUNTER_COLOUR, high - low, position=(low + high) / 2, opacity=0.25
+            )
+        for number, place in enumerate(places):
+            self._nodes[f"object{number}"] = self.scene.add_icosphere(
+                f"{self.root}/object{number}", 0.03, WAY_COLOUR, position=place, opacity=0.35
+            )
+
+    def gizmo(self, place: np.ndarray) -> tuple[Any, bool]:
+        """The arrows that move the wrist, at a place (3,), and whether they were made just now."""
+        made = "gizmo" not in self._nodes
+        if made:
+            self._nodes["gizmo"] = self.scene.add_transform_controls(
+                f"{self.root}/gizmo", 0.2, line_width=4.0, depth_test=False, position=place
+            )
+        return self._nodes["gizmo"], made
+
+    def clear(self) -> None:
+        """Take everything away."""
+        for node in self._nodes.values():
+            node.remove()
+        self._nodes.clear()
+
+    def _lines(self, name: str, lines: np.ndarray, colours: np.ndarray, thickness: float) -> None:
+        if not len(lines):
+            if name in self._nodes:
+                self._nodes.pop(name).remove()
+            return
+        self._nodes[name] = self.scene.add_line_segments(
+            f"{self.root}/{name}", lines.astype(np.float32), colours.astype(np.uint8), thickness=thickness
+        )

@@ -1,0 +1,196 @@
+"""The view *Imagine*: move a hand in a picture, and see what the model expects."""
+
+import threading
+from typing import Any
+
+import numpy as np
+
+from dexworld.hands import LEFT, RIGHT, WRIST
+from dexworld.report.media import encode_mp4
+from dexworld.studio.frame_overlays import OVERLAYS, SCALE, UNKNOWN, enlarged, painted, shown
+from dexworld.studio.hand_control import HandControl
+from dexworld.studio.hand_drawing import Camera, HandScene
+from dexworld.studio.imagination import ImaginedFrame
+from dexworld.studio.imagine_session import MOTIONS, ImagineSession
+from dexworld.studio.start_controls import StartControls
+from dexworld.studio.visitor_page import Page
+
+FILM_FPS = 2.0
+FINGERS = ("Thumb", "Index", "Middle", "Ring", "Little")
+LIVE, ON_RELEASE = "live", "when I let go"
+HELP = "Drag the arrows at the wrist, or press a button. The large picture is what the model expects."
+NO_BRANCH = "none yet"
+
+
+class ImagineView:
+    """See the module. page: the visitor's. session: what they did, which outlasts the view."""
+
+    name = "Imagine"
+
+    def __init__(self, page: Page, session: ImagineSession, starts: StartControls, link: Any) -> None:
+        self.page, self.session, self.starts, self._link_of = page, session, starts, link
+        self.drawing = HandScene(page.client.scene, "/imagine")
+        self._lock = threading.RLock()
+        self._drawn: Any = None
+        self._dragging = self._built = False
+        self._overlay = OVERLAYS[1]
+        self._recorded: list[HandControl] = []
+
+    def build(self) -> None:
+        """Make the controls, in the folder that the page is in."""
+        gui = self.page.client.gui
+        self._pictures = gui.add_html(shown(("", np.full((224, 392, 3), UNKNOWN, np.uint8))))
+        self._says = gui.add_markdown(HELP)
+        moves = gui.add_button_group("Hand", ("left", "right", "up", "down"))
+        more = gui.add_button_group(" ", ("forward", "back", "close", "open"))
+        for group in (moves, more):
+            group.on_click(lambda event: self._move(event.target.value))
+        self._step = gui.add_slider("Step", 0, 1, 1, 0, hint="Go back in time; a new motion from there is a branch")
+        self._step.on_update(lambda event: self._seek(event.client, int(event.target.value)))
+        deeds = gui.add_button_group("Path", ("undo", "again", "film", "link"))
+        deeds.on_click(lambda event: self.page.guarded(getattr(self, f"_{event.target.value}")))
+        self._kept_link = gui.add_html("", visible=False)
+        outlook = gui.add_button_group("Look", ("through camera, or outside", "dark, or light"))
+        outlook.on_click(lambda event: self._turn() if "camera" in event.target.value else self.page.turn_dark())
+        overlay = gui.add_dropdown("Drawn on top", OVERLAYS, initial_value=self._overlay)
+        overlay.on_update(lambda event: self._draw_on_top(event.target.value))
+        self._more(gui)
+        self.starts.build(gui)
+        keys = {motion: lambda motion=motion: self._move(motion) for motion in MOTIONS}
+        self._keys = [self.page.key(name, act) for name, act in {**keys, "undo": self.session.undo}.items()]
+        self._keys.append(self.page.key("outlook", self._turn))
+        self._drawn, self._built = None, True
+        self.redraw()
+
+    def leave(self) -> None:
+        """Take what is the view's own out of the scene; the controls go with their folder."""
+        with self._lock:
+            self._built = False
+            for key in self._keys:
+                key.remove()
+            self.drawing.clear()
+
+    def redraw(self) -> None:
+        """Show where the session stands. From any thread."""
+        with self._lock:
+            if not self._built:
+                return
+            session, frame, true = self.session, self.session.frame, self.session.true
+            self._note(frame)
+            heat = frame is not None and frame.heat is not None
+            state = (session.start, session.here, true is None, self._overlay, heat)
+            if frame is None or session.begun is None or state == self._drawn:
+                return
+            self._drawn = state
+            size = (frame.picture.shape[0], frame.picture.shape[1])
+            camera = Camera(session.begun.intrinsics, size, frame.world_from_camera)
+            picture, happened = painted(frame, self._overlay), None if true is None else enlarged(true, SCALE)
+            with self.page.client.atomic():
+                self.drawing.screen(picture, camera)
+                self._draw_hand(frame)
+                imagined = [("Imagined", picture)] if self.page.narrow else []
+                known = happened is not None or session.start.simulated
+                beside = [*imagined, *([("What really happens", happened)] if known else [])]
+                self._pictures.content = shown(*beside) if any(each is not None for _, each in beside) else ""
+                self.drawing.seen_through(self.page.through)
+            rows = LEFT if session.start.hand == "left" else RIGHT
+            self.page.look(camera, frame.keypoints[rows][WRIST])
+
+    def _more(self, gui: Any) -> None:
+        with gui.add_folder("Fingers, branches, size of a step", expand_by_default=False):
+            self._fingers = [gui.add_slider(name, -1.0, 1.0, 0.05, 0.0) for name in FINGERS]
+            self._centimetres = gui.add_slider("Step, cm", 2, 12, 1, 5)
+            self._when = gui.add_dropdown("While I drag, imagine", (LIVE, ON_RELEASE), initial_value=LIVE)
+            self._branches = gui.add_dropdown("Branches", (NO_BRANCH,))
+            go = gui.add_button("Go on along this branch", icon="git-branch")
+        for number, slider in enumerate(self._fingers):
+            slider.on_update(lambda event, number=number: self._finger(number, event))
+        go.on_click(lambda _: self.session.branch(self._branches.options.index(self._branches.value)))
+
+    def _draw_hand(self, frame: ImaginedFrame) -> None:
+        session, rows = self.session, LEFT if self.session.start.hand == "left" else RIGHT
+        assert session.begun is not None
+        self.drawing.hands(frame.keypoints, session.begun.keypoints_valid)
+        self.drawing.way(np.array([each.keypoints[rows][WRIST] for each in session.shown_frames()]))
+        self.drawing.objects(session.begun.objects, session.start.simulated)
+        anchor = session.anchor
+        if anchor is None or self._dragging:
+            return
+        gizmo, made = self.drawing.gizmo(anchor + np.array(session.control.offset))
+        gizmo.position, gizmo.wxyz = anchor + np.array(session.control.offset), session.control.turn
+        if made:
+            gizmo.on_update(self._dragged)
+
+    def _note(self, frame: ImaginedFrame | None) -> None:
+        session = self.session
+        self._step.max, self._step.value = max(1, len(session.path)), session.shown
+        if not self._dragging and not session.busy:
+            for slider, closing in zip(self._fingers, session.control.closing, strict=True):
+                slider.value = closing
+        names = tuple(f"{number}: {len(path)} steps" for number, (_, path) in enumerate(session.branches, 1))
+        if (names or (NO_BRANCH,)) != tuple(self._branches.options):
+            self._branches.options = names or (NO_BRANCH,)
+        if session.problem:
+            self._says.content = f"**{session.problem}**"
+        elif session.begun is None or frame is None:
+            self._says.content = "Setting the scene ..."
+        elif not session.shown:
+            self._says.content = f"{HELP} Now: {session.begun.source}."
+        else:
+            what = f"Step {session.shown} of {len(session.path)}, imagined in {1000 * frame.seconds:.0f} ms"
+            known = session.true is not None or session.start.simulated
+            self._says.content = f"{what}. " + ("" if known else "Nobody knows what really happens here.")
+
+    def _turn(self) -> None:
+        self.page.turn_outlook()
+        self.drawing.seen_through(self.page.through)
+
+    def _move(self, motion: str) -> None:
+        self.session.move(motion, self._centimetres.value / 100.0)
+
+    def _seek(self, client: Any, shown: int) -> None:
+        if client is not None:  # a visitor's doing, and not ours
+            self.session.seek(shown)
+
+    def _finger(self, number: int, event: Any) -> None:
+        if event.client is not None:  # a visitor's doing, and not ours
+            self.session.steer(self.session.aim.with_finger(number, float(event.target.value)))
+
+    async def _dragged(self, event: Any) -> None:
+        """Called in the order of what happens; it only notes the place."""
+        anchor = self.session.anchor
+        if anchor is None:
+            return
+        self._dragging = event.phase != "end"
+        x, y, z = (float(each) for each in event.target.position - anchor)
+        w, i, j, k = (float(each) for each in event.target.wxyz)
+        told = HandControl((x, y, z), (w, i, j, k), self.session.aim.closing)
+        if self._when.value == LIVE:
+            self.session.steer(told)
+        elif event.phase == "update":
+            last = self._recorded[-1] if self._recorded else self.session.control
+            if last.steps_to(told):
+                self._recorded.append(told)
+        elif event.phase == "end":
+            recorded, self._recorded = self._recorded, []
+            self.session.follow([*recorded])
+
+    def _draw_on_top(self, overlay: str) -> None:
+        self._overlay = overlay
+        self.session.with_heat(overlay == OVERLAYS[3])
+        self.redraw()
+
+    def _undo(self) -> None:
+        self.session.undo()
+
+    def _again(self) -> None:
+        self.session.open(self.session.start)
+
+    def _film(self) -> None:
+        frames = self.session.film()
+        if frames is None or len(frames) < 2:
+            raise ValueError("there is nothing to film yet: move the hand first")
+        self.page.client.send_file_download("imagined.mp4", encode_mp4(frames, FILM_FPS), save_immediately=True)
+
+    def _link(self) -> None:
+        self._kept_link.content, self._kept_link.visible = self._link_of(), True

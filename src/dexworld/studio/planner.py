@@ -1,0 +1,233 @@
+"""What runs in a worker process behind the view *Plan*: scenes with a goal, searches, and what the simulator does."""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import mujoco
+import numpy as np
+
+from dexworld.evaluation.policy_setup import policy_setup
+from dexworld.models.latent_readers import AUTO, drawing_of
+from dexworld.models.world_model import load_world_model
+from dexworld.planning.mpc import MPCPolicy
+from dexworld.planning.policies import world_model
+from dexworld.planning.sentence_goal import sentence_points
+from dexworld.report.play_demo import followed_points
+from dexworld.sim.kitchen.kitchen_env import KitchenEnv
+from dexworld.sim.kitchen.kitchen_scene import ROBOT_GROUP
+from dexworld.sim.kitchen.kitchen_tasks import RADIUS, TASKS, TaskEpisode, draw_episodes
+from dexworld.studio.search_watch import SearchNews, WatchedSearch
+
+SCENES = 3  # that stay open
+KINDS = {
+    int(mujoco.mjtGeom.mjGEOM_BOX): "box",
+    int(mujoco.mjtGeom.mjGEOM_CAPSULE): "capsule",
+    int(mujoco.mjtGeom.mjGEOM_CYLINDER): "cylinder",
+    int(mujoco.mjtGeom.mjGEOM_SPHERE): "ellipsoid",
+    int(mujoco.mjtGeom.mjGEOM_ELLIPSOID): "ellipsoid",
+}
+Pixel = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class GoalChoice:
+    """A task's scene and what is to be reached in it.
+
+    seed: the first scene from there on that has an episode of the task. points: from pixel and to pixel [u, v] of the
+    start picture, or a sentence that says both; without either the goal is the episode's picture.
+    """
+
+    task: str = "push"
+    seed: int = 900_000
+    points: tuple[Pixel, Pixel] | None = None
+    sentence: str = ""
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            raise ValueError(f"task {self.task!r} is unknown; choose from {', '.join(TASKS)}")
+
+
+class Shape(NamedTuple):
+    """A part of the robot or of an object. kind: of `KINDS`' values. size: half lengths, or radius and half length."""
+
+    kind: str
+    size: tuple[float, float, float]
+    place: np.ndarray
+    rotation: np.ndarray
+    colour: tuple[int, int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class PlanScene:
+    """How the scene stands after some steps. goal: the picture to reach, None for points; `points` then."""
+
+    image: np.ndarray
+    goal: np.ndarray | None
+    points: tuple[Pixel, Pixel] | None
+    intrinsics: np.ndarray
+    world_from_camera: np.ndarray
+    keypoints: np.ndarray
+    valid: np.ndarray
+    shapes: tuple[Shape, ...]
+    joints: np.ndarray
+    limits: np.ndarray
+    seed: int
+    steps: int
+    distance: float
+    needed: float
+    over: bool
+    imagined: np.ndarray | None = None
+    success: bool | None = None
+
+
+@dataclass
+class _Open:
+    environment: KitchenEnv
+    policy: MPCPolicy
+    episode: TaskEpisode
+    points: tuple[Pixel, Pixel] | None
+    search: WatchedSearch | None = None
+    imagined: np.ndarray | None = None
+    steps: int = 0
+    over: bool = False
+    success: bool | None = None
+
+
+class Planner:
+    """The planner of a checkpoint, for several visitors. decoder: as of `drawing_of`."""
+
+    def __init__(self, checkpoint: str, decoder: str = AUTO) -> None:
+        self.model: Any = load_world_model(checkpoint)
+        self.drawing = drawing_of(self.model, decoder)
+        self._open: OrderedDict[int, _Open] = OrderedDict()
+        self._episodes: OrderedDict[tuple[str, int], TaskEpisode] = OrderedDict()
+
+    def set(self, visitor: int, choice: GoalChoice) -> PlanScene:
+        """Set the scene and the goal. Raises ValueError for a goal that this model doesn't understand."""
+        self.leave(visitor)
+        episode, environment = self._episode(choice), KitchenEnv()
+        try:
+            environment.reset(options={"episode": episode})
+            setup = policy_setup(choice.task, self.model, "cpu", environment)
+            policy, points = world_model(setup, subgoals=False), choice.points
+            if choice.sentence:
+                found = sentence_points(self.model, environment.observe().image, choice.sentence)
+                (u, v), (s, t) = ([float(each) for each in pixels[0]] for pixels in found)
+                points = (u, v), (s, t)
+            if points is None:
+                policy.reset(episode.goal_image, seed=episode.seed)
+            else:
+                policy.reset(goal_points=(np.array([points[0]]), np.array([points[1]])), seed=episode.seed)
+        except BaseException:
+            environment.close()
+            raise
+        self._open[visitor] = _Open(environment, policy, episode, points)
+        while len(self._open) > SCENES:
+            self.leave(next(iter(self._open)))
+        return self._scene(self._open[visitor])
+
+    def search(self, visitor: int) -> SearchNews:
+        """The next population of the search for the next move, or its plan. Raises ValueError without a scene."""
+        opened = self._of(visitor)
+        if opened.over:
+            raise ValueError("the moves of this task are used up; set the scene anew")
+        if opened.search is None or opened.search.actions is not None:
+            opened.search = WatchedSearch(opened.policy, opened.environment.observe())
+        try:
+            return opened.search.next()
+        except Exception:
+            opened.search = None
+            raise
+
+    def stop(self, visitor: int) -> None:
+        """Give the search up."""
+        opened = self._of(visitor)
+        if opened.search is not None:
+            opened.search.stop()
+            opened.search = None
+
+    def move(self, visitor: int) -> PlanScene:
+        """Carry the plan's first move out in the simulator. Raises ValueError before a plan is found."""
+        opened = self._of(visitor)
+        if opened.search is None or opened.search.actions is None:
+            raise ValueError("there is no plan yet: search first")
+        opened.imagined = self._imagined(opened)
+        *_, truncated, _ = opened.environment.step(opened.search.actions)
+        opened.search, opened.steps, opened.over = None, opened.steps + 1, bool(truncated)
+        if opened.over:
+            opened.success = opened.environment.success()
+        return self._scene(opened)
+
+    def leave(self, visitor: int) -> None:
+        """Forget a visitor's scene."""
+        if visitor in self._open:
+            self.stop(visitor)
+            self._open.pop(visitor).environment.close()
+
+    def _of(self, visitor: int) -> _Open:
+        if visitor not in self._open:
+            raise ValueError("this scene was left long ago; set it anew")
+        self._open.move_to_end(visitor)
+        return self._open[visitor]
+
+    def _episode(self, choice: GoalChoice) -> TaskEpisode:
+        key = (choice.task, choice.seed)
+        if key not in self._episodes:
+            (self._episodes[key],) = draw_episodes(choice.task, choice.seed, 1)
+            while len(self._episodes) > 8:
+                self._episodes.popitem(last=False)
+        return self._episodes[key]
+
+    def _imagined(self, opened: _Open) -> np.ndarray | None:
+        """What the plan's first move was expected to lead to."""
+        rollout = opened.policy.imagined
+        if rollout.points is not None:
+            return followed_points(opened.policy, rollout.points, opened.environment.observe().image)
+        if rollout.latents is None or self.drawing.decode is None:
+            return None
+        return self.drawing.decode(rollout.latents[0, :1])[0].numpy()
+
+    def _scene(self, opened: _Open) -> PlanScene:
+        environment, simulation = opened.environment, opened.environment.simulation
+        assert simulation is not None
+        seen = environment.observe()
+        keypoints, valid = simulation.keypoints_world()
+        return PlanScene(
+            image=seen.image,
+            goal=opened.episode.goal_image if opened.points is None else None,
+            points=opened.points,
+            intrinsics=seen.intrinsics,
+            world_from_camera=seen.world_from_camera,
+            keypoints=keypoints,
+            valid=valid,
+            shapes=shapes(simulation),
+            joints=seen.joint_positions,
+            limits=environment.robot.limits.numpy(),
+            seed=opened.episode.seed,
+            steps=opened.steps,
+            distance=environment.distance(),
+            needed=RADIUS[opened.episode.task],
+            over=opened.over,
+            imagined=opened.imagined,
+            success=opened.success if opened.points is None else None,
+        )
+
+
+def shapes(simulation: Any) -> tuple[Shape, ...]:
+    """The parts of the robot and of the objects, where they are now."""
+    model, data, found = simulation.model, simulation.data, []
+    objects = set(simulation.objects.tolist())
+    for number in range(model.ngeom):
+        kind = KINDS.get(int(model.geom_type[number]))
+        if kind is None or not (model.geom_group[number] == ROBOT_GROUP or int(model.geom_bodyid[number]) in objects):
+            continue
+        rgba = model.geom_rgba[number]
+        if rgba[3] < 0.05:
+            continue
+        x, y, z = (float(each) for each in model.geom_size[number])
+        size = (x, x, x) if int(model.geom_type[number]) == int(mujoco.mjtGeom.mjGEOM_SPHERE) else (x, y, z)
+        red, green, blue = (int(255 * each) for each in rgba[:3])
+        rotation = data.geom_xmat[number].reshape(3, 3).copy()
+        found.append(Shape(kind, size, data.geom_xpos[number].copy(), rotation, (red, green, blue)))
+    return tuple(found)

@@ -1,0 +1,180 @@
+"""The studio's page: a server, its worker processes, and a session for every visitor."""
+
+import html
+import logging
+import threading
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from functools import partial
+from io import StringIO
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from dexworld.models.latent_readers import AUTO
+from dexworld.models.reference import REFERENCE
+from dexworld.studio.desk import Desk, Job
+from dexworld.studio.imagination import Imaginer, TrueScene
+from dexworld.studio.imagine_session import Desks, ImagineSession
+from dexworld.studio.imagine_view import ImagineView
+from dexworld.studio.plan_session import PlanSession
+from dexworld.studio.plan_view import PlanView
+from dexworld.studio.planner import Planner
+from dexworld.studio.start_controls import StartControls
+from dexworld.studio.start_frame import Start
+from dexworld.studio.state_link import Place, packed, unpacked
+from dexworld.studio.visitor_page import PANEL_PX, Page
+
+HOST = "127.0.0.1"  # the page asks nobody who they are, so only this machine reaches it
+MISSING = "the studio needs the package viser: pip install 'dexworld[studio]'"
+logger = logging.getLogger("dexworld")
+
+
+@dataclass(frozen=True)
+class StudioConfig:
+    """What the page shows, and where."""
+
+    seed: int = 900_000
+    """Simulated scene that the page opens with, when no dataset is given."""
+    decoder: str = AUTO
+    """Who draws what the model imagines: a pixel decoder made by `dexworld train decoder`, or `own` for the encoder's
+    own way back. `auto` takes the shipped decoder for models with the reference's encoder; the page names it."""
+    port: int = 8080
+    """Port on this machine; where it is taken, the next free one. 0 takes any. The address is logged."""
+    max_seconds: float | None = None
+    """End after so many seconds; None stays until it is stopped."""
+
+    def __post_init__(self) -> None:
+        if self.max_seconds is not None and not self.max_seconds > 0:
+            raise ValueError(f"--max-seconds is {self.max_seconds}; it must be positive")
+
+
+class StudioServer:
+    """A context manager: the page is there while it is open. `url` says where.
+
+    checkpoint: of the world model. dataset: folder that the page opens with. desks: who computes, instead of worker
+    processes of its own. Raises ImportError without viser.
+    """
+
+    def __init__(
+        self, config: StudioConfig, checkpoint: str = REFERENCE, dataset: str = "", desks: Desks | None = None
+    ) -> None:
+        self.config, self.checkpoint, self.dataset, self._given = config, checkpoint, dataset, desks
+        self._visitors: dict[int, Visitor] = {}
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        try:
+            import viser
+        except ImportError as error:
+            raise ImportError(MISSING) from error
+        self.desks = self._given or Desks(
+            model=Desk(Job(partial(Imaginer, self.checkpoint, self.config.decoder)), "of the model"),
+            scene=Desk(Job(TrueScene), "of the simulator"),
+            search=Desk(Job(partial(Planner, self.checkpoint, self.config.decoder)), "of searches"),
+        )
+        self.first = Start(folder=self.dataset) if self.dataset else Start(seed=self.config.seed)
+        self.desks.model.ask(("frame", (self.first, (), False)))  # so that the first visitor finds it done
+        if self.first.simulated:
+            self.desks.scene.ask(("picture", (self.first.seed, ())))
+        logging.getLogger("websockets").setLevel(logging.WARNING)  # it tells of every connection
+        with redirect_stdout(StringIO()):  # viser prints a box
+            self.server = viser.ViserServer(HOST, self.config.port, label="dexworld studio", verbose=False)
+        self.server.scene.world_axes.visible = False
+        self.server.on_client_connect(self._came)
+        self.server.on_client_disconnect(self._left)
+        self.url = f"http://{HOST}:{self.server.get_port()}"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with redirect_stdout(StringIO()):
+            self.server.stop()
+        for desk in self.desks:
+            desk.close()
+
+    def letters(self, client: Any) -> str:
+        """What the link ended with that a visitor came by. Raises ValueError for a page of another site."""
+        connection = self.server._websock_server._live_connections.get(client.client_id)  # viser says it nowhere else
+        request = None if connection is None else connection.request
+        if request is None:
+            return ""
+        origin = request.headers.get("Origin", "")
+        if origin and urlsplit(origin).hostname not in (HOST, "localhost"):
+            raise ValueError(f"{origin} is another site; the studio answers its own page only")
+        return request.path.strip("/")
+
+    def _came(self, client: Any) -> None:
+        try:
+            letters = self.letters(client)
+        except ValueError as error:
+            logger.warning("%s", error)
+            return
+        visitor = Visitor(self, client)
+        with self._lock:
+            self._visitors[client.client_id] = visitor
+        visitor.arrive(letters)
+
+    def _left(self, client: Any) -> None:
+        with self._lock:
+            visitor = self._visitors.pop(client.client_id, None)
+        if visitor is not None:
+            visitor.leave()
+
+
+class Visitor:
+    """One open page, with a session of its own."""
+
+    def __init__(self, studio: StudioServer, client: Any) -> None:
+        self.studio, self.client, self.page, self._lock = studio, client, Page(client), threading.Lock()
+        self.session = ImagineSession(studio.desks, lambda: self._changed("Imagine"))
+        self.planning = PlanSession(studio.desks.search, client.client_id, lambda: self._changed("Plan"))
+        starts = StartControls(self.page, self.session, studio.dataset)
+        views = ImagineView(self.page, self.session, starts, self._link), PlanView(self.page, self.planning)
+        self.views = {view.name: view for view in views}
+        self.view = next(iter(self.views.values()))
+
+    def arrive(self, letters: str) -> None:
+        """Show the page where a link's letters lead, or at the server's first start."""
+        self.client.gui.main_panel.dock_right()
+        self.client.gui.main_panel.set_width(PANEL_PX)
+        self.page.theme()
+        self.page.key("dark", self.page.turn_dark)
+        place = Place(self.view.name, self.studio.first, ())
+        if letters:
+            try:
+                place = unpacked(letters)
+            except ValueError as error:
+                self.page.tell(str(error), "The link")
+        self.session.open(place.start, place.path)
+        self.session.seek(len(place.path))
+        views = self.client.gui.add_button_group("View", tuple(self.views))
+        views.on_click(lambda event: self.show(event.target.value))
+        self.view = self.views.get(place.view, self.view)
+        self._build()
+
+    def show(self, name: str) -> None:
+        """Another view."""
+        with self._lock:
+            if name != self.view.name:
+                self.view.leave()
+                self._folder.remove()
+                self.view = self.views[name]
+                self._build()
+
+    def leave(self) -> None:
+        """The page was closed."""
+        self.session.close()
+        self.planning.close()
+
+    def _build(self) -> None:
+        self._folder = self.client.gui.add_folder(self.view.name)
+        with self._folder:
+            self.view.build()
+
+    def _changed(self, name: str) -> None:
+        self.views[name].redraw()
+
+    def _link(self) -> str:
+        letters = packed(Place(self.view.name, self.session.start, self.session.here))
+        address = f"{self.studio.url}/?websocket={self.studio.url.replace('http', 'ws')}/{letters}"
+        text = "This link opens the page as it is now. Copy it with a long press or a right click."
+        return f'<p style="padding:0 1em"><a href="{html.escape(address, quote=True)}" target="_blank">{text}</a></p>'
