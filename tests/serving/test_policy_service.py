@@ -296,7 +296,7 @@ def test_what_contradicts_the_camera_is_refused(raw_service, config, tmp_path):
     mounted = {"camera": tmp_path / "own.yaml", "hand_eye": tmp_path / "hand.yaml"}
     assert not PolicyService(replace(config, **mounted)).ahead
     described = {"robot": str(tmp_path / "hand.xml"), "description": tmp_path / "hand.toml"}
-    with pytest.raises(ValueError, match="flange of .* is not known"):
+    with pytest.raises(ValueError, match=r"flange of .* is not known"):
         PolicyService(replace(config, **mounted, **described))
     with pytest.raises(ValueError, match="needs --camera"):
         PolicyService(replace(config, hand_eye=tmp_path / "c.yaml"))

@@ -102,19 +102,21 @@ def test_lost_frames_are_looked_for_again_and_commands_keep_the_robots_beat():
     assert_unharmed(report)
 
 
-def test_a_recorded_run_becomes_a_store_to_train_from(kitchen, tmp_path):
-    robot, address = kitchen
-    link = RobotLink(address)
+def test_a_recorded_run_becomes_a_store_to_train_from(tmp_path):
+    robot, server = played(RobotConfig(seed=SEED))
     facts = {"robot": "franka-allegro", "task": "raise the arm"}
     with (
+        server,
         SocketServer(ServerConfig(port=0), Rise(), "rise") as policy,
         Client(f"ws://127.0.0.1:{policy.port}") as client,
         Recorder(tmp_path / "runs" / "one", **facts) as file,
     ):
+        link = RobotLink(f"ws://127.0.0.1:{server.port}")
         limits = JointLimits(**link.facts["limits"])
         ControlLoop(link, client, limits, max_age_s=100.0, paced=True, recorder=file).run(1)
         file.write(frame={"image": "an end that is torn off"})
-    link.close()
+        link.close()
+    robot.stop()
     run = tmp_path / "runs" / "one.run"
     run.write_bytes(run.read_bytes()[:-5])
     commands = np.stack(robot.commands)
