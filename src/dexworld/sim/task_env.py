@@ -1,4 +1,4 @@
-"""What the environments of Adroit and of the table share: an episode of a few moves, played in one simulation."""
+"""What the environments of Adroit, DexJoCo and the table share: an episode of a few moves, played in one simulation."""
 
 from abc import abstractmethod
 from typing import Any
@@ -33,9 +33,7 @@ class TaskEnv(gymnasium.Env):
     def __init__(
         self, task: str, robot: Robot, image_size: tuple[int, int], backend: str, render_mode: str | None
     ) -> None:
-        self.checked(task)
-        if render_mode not in (None, *self.metadata["render_modes"]):
-            raise ValueError(f"render_mode {render_mode!r} is unknown; choose 'rgb_array' or None")
+        self.checked(task, render_mode)
         self._task, self._backend, self.robot, self.render_mode = task, backend, robot, render_mode
         self.episode: Any = None
         self.film: list[np.ndarray] = []
@@ -56,10 +54,12 @@ class TaskEnv(gymnasium.Env):
         )
 
     @classmethod
-    def checked(cls, task: str) -> str:
-        """A task that is known. Raises ValueError with those that are."""
+    def checked(cls, task: str, render_mode: str | None = None) -> str:
+        """A task that is known, as is the render mode. Raises ValueError with those that are."""
         if task not in cls.tasks:
             raise ValueError(f"task {task!r} is unknown; choose from {', '.join(cls.tasks)}")
+        if render_mode not in (None, *cls.metadata["render_modes"]):
+            raise ValueError(f"render_mode {render_mode!r} is unknown; choose 'rgb_array' or None")
         return task
 
     @abstractmethod

@@ -148,6 +148,18 @@ class DexJoCoSimulation:
         """What DexJoCo's process gives of an observation, with what doesn't change."""
         return self._standing | seen
 
+    def image(self) -> np.ndarray:
+        """The picture (224, 392, 3) uint8."""
+        return self.call("observe")["image"]
+
+    def get_state(self) -> dict[str, Any]:
+        """The complete state, commanded targets included."""
+        return self.call("get_state")
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go to a state of this scene."""
+        self.call("set_state", state=state)
+
     def close(self) -> None:
         """Give the process back."""
         if self._process is not None:

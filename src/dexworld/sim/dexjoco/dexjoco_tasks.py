@@ -82,7 +82,7 @@ def draw_episode(task: str, seed: int, backend: str = "auto") -> DexJoCoEpisode 
         simulation.call("reset", seed=seed)
         rest = simulation.call("observe")["joint_targets"]
         simulation.call("move", targets=rest, steps=MOVE_STEPS)  # things settle
-        start = simulation.call("get_state")
+        start = simulation.get_state()
         moves = None
         try:
             if task.endswith(REACH):
@@ -91,9 +91,9 @@ def draw_episode(task: str, seed: int, backend: str = "auto") -> DexJoCoEpisode 
                 _succeeded(simulation, scene)
         except NoEpisode as rejection:
             return Rejection(task, seed, str(rejection))
-        image = simulation.call("observe")["image"]
+        image = simulation.image()
         tips, things = tips_world(simulation), simulation.places(*scene.things)
-        simulation.call("set_state", state=start)
+        simulation.set_state(start)
     return DexJoCoEpisode(task, seed, start, tips, things, image, moves)
 
 
