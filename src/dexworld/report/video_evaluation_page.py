@@ -41,6 +41,7 @@ NAMES = {
     "adaln-frame": "AdaLN, per frame",
     "none": "No hand condition",
     "dexwm": "DexWM, the latent world model",
+    "ensemble": "Both world models",
     "composite": "Hands pasted on the static video",
     "composite_codec": "The same through the codec",
     "hand_over_change": "Hand nearest to the change (no model)",
@@ -59,6 +60,8 @@ GROUPS = {  # title of a table to its columns: measure, heading, how it is writt
     "Perception": [
         *_sides("lpips", "LPIPS", ".3f", " ↓"),
         *_sides("lite0_distance", "Lite0 distance", ".3f", " ↓"),
+        ("lite0_frechet_inside", "Lite0 Fréchet distance inside ↓", ".2f"),
+        ("lite0_frechet", "Lite0 Fréchet distance ↓", ".2f"),
         ("dreamsim", "DreamSim ↓", ".3f"),
         ("xclip", "X-CLIP, with the prompt", ".3f"),
         *_sides("gradient_distance", "Gradient distance", ".3f", " ↓"),
