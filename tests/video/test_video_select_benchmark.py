@@ -19,12 +19,10 @@ from dexworld.video.judge.select_benchmark import (
     SelectConfig,
     clips_of,
     composite,
-    ensemble,
     hand_over_change,
     select_benchmark,
     trained_method,
 )
-from dexworld.video.judge.select_actions import rank_order
 from dexworld.video.judge.select_figures import Judged, figures
 from dexworld.video.judge.video_measures import NO_WEIGHTS
 from dexworld.video.model.dwm import DWM
@@ -81,9 +79,7 @@ def test_results_hold_the_documented_keys(result):
     assert found["n"] == 2
     assert found["chance"] == pytest.approx(1 / 3)
     assert found["chance_acting"] == pytest.approx(1 / 3)  # of three, none is made to touch nothing
-    assert set(found["methods"]) == {
-        *("dwm", "no_hand", "dexwm", "ensemble", "composite", "hand_over_change", "oracle")
-    }
+    assert set(found["methods"]) == {"dwm", "no_hand", "dexwm", "composite", "hand_over_change", "oracle"}
     assert steps == [(1, 2), (2, 2)]
     assert found["seeds"] == [900_300, 900_301]
 
@@ -197,15 +193,6 @@ def test_a_missing_method_is_null_and_a_method_that_cannot_tell_is_at_chance():
     assert found["p_above_chance"] is None
     assert found["no_hand_top1"] == pytest.approx(0.25, abs=0.065)  # three standard deviations
     assert found["methods"]["no_hand"]["tied"] == 1.0
-
-
-def test_an_ensemble_adds_scores_that_were_brought_to_one_scale():
-    first, second = np.array([0.1, 0.2, 0.3, 0.2]), np.array([10.0, 90.0, 50.0, 50.0])
-    root = 2**0.5
-    np.testing.assert_allclose(ensemble(first, second), [-2 * root, root, root, 0], atol=1e-9)
-    equal = np.full(4, -1.0)
-    assert rank_order(ensemble(first, equal), 0).tolist() == rank_order(first, 0).tolist()
-    assert not ensemble(equal, equal).any()
 
 
 def clip(column: int) -> TripletClip:

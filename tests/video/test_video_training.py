@@ -346,7 +346,8 @@ def lite0_package(tmp_path_factory):
 def test_the_perceptual_term_is_the_lite0_distance_of_what_the_codec_shows(make_dwm, square_clips, monkeypatch):
     model, clips = make_dwm(), square_clips[:2]
     term = PerceptualTerm(model.codec, CPU)
-    true, other = (model.encode(np.stack([getattr(clip, kind) for clip in clips])) for kind in ("interaction", "static"))
+    true = model.encode(np.stack([clip.interaction for clip in clips]))
+    other = model.encode(np.stack([clip.static for clip in clips]))
     assert float(term(true, true, torch.Generator())) == 0.0
     monkeypatch.setattr("dexworld.video.model.perceptual_term.FRAMES", 5)  # all of them
     videos = zip(model.decode(other).numpy(), model.decode(true).numpy(), strict=True)

@@ -41,7 +41,6 @@ NAMES = {
     "adaln-frame": "AdaLN, per frame",
     "none": "No hand condition",
     "dexwm": "DexWM, the latent world model",
-    "ensemble": "Both world models",
     "composite": "Hands pasted on the static video",
     "composite_codec": "The same through the codec",
     "hand_over_change": "Hand nearest to the change (no model)",

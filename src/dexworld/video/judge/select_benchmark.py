@@ -6,7 +6,6 @@ believes leads there. Beside the video world model:
 
 `no_hand`       the video model that sees no hands;
 `dexwm`         the latent world model, on the same candidates (`dexwm_evaluator`);
-`ensemble`      the standardised scores of both world models, added;
 `composite`     the hand videos pasted on the static video: no change of any object, so it should be at chance;
 `composite_codec`  the same as the video model's codec shows it: whether the blur of a hand gives the answer away;
 `hand_over_change`  no world model at all: the candidate whose hand was where the goal differs from the scene;
@@ -38,14 +37,14 @@ from dexworld.video.judge.dexwm_evaluator import DexWMEvaluator
 from dexworld.video.judge.evaluate_videos import NOT_AN_OPTION
 from dexworld.video.judge.goal_image import GoalView
 from dexworld.video.judge.references import VideoMethod, through_codec
-from dexworld.video.judge.select_actions import NEUTRAL_PROMPT, TIE, image_score_name, imagined_clips, scene_view
+from dexworld.video.judge.select_actions import NEUTRAL_PROMPT, image_score_name, imagined_clips, scene_view
 from dexworld.video.judge.select_figures import DEXWM, MAIN, Judged, ShownScene, figures
 from dexworld.video.judge.video_measures import TextScorer, given_lpips
 from dexworld.video.model.clip_latents import tensors_digest
 from dexworld.video.model.dwm import load_video_model
 from dexworld.video.model.generate import GenerateConfig, Generator, shown, with_texts
 
-ENSEMBLE, COMPOSITE, COMPOSITE_CODEC = "ensemble", "composite", "composite_codec"
+COMPOSITE, COMPOSITE_CODEC = "composite", "composite_codec"
 HAND_OVER_CHANGE, ORACLE = "hand_over_change", "oracle"
 BLUR_PX = 9  # of `hand_over_change`
 FREE = ("episodes", "shown", "workers", "device")  # settings that change no scene
@@ -105,7 +104,7 @@ def select_benchmark(
     of the scenes; those in it are judged again only to be shown. Raises SeedError for seeds that must not be evaluated
     on, ValueError for a method that takes a control's name, and for a ledger of other settings.
     """
-    reserved = sorted({DEXWM, ENSEMBLE, COMPOSITE, COMPOSITE_CODEC, HAND_OVER_CHANGE, ORACLE} & set(methods))
+    reserved = sorted({DEXWM, COMPOSITE, COMPOSITE_CODEC, HAND_OVER_CHANGE, ORACLE} & set(methods))
     if reserved:
         raise ValueError(f"methods may not be called {', '.join(reserved)}: those are the benchmark's own")
     seeds = list(range(config.seed, config.seed + config.episodes))
@@ -224,8 +223,6 @@ class Judge:
         if evaluator is not None:
             tracks = [clip.track for clip in known if clip.track is not None]  # every simulated candidate has one
             scores[DEXWM] = evaluator.scores(*evaluator.imagine(known[0].static[0], tracks), view)
-            if main is not None:
-                scores[ENSEMBLE] = ensemble(scores[MAIN], scores[DEXWM])
         scores[HAND_OVER_CHANGE] = hand_over_change(known, view)
         text = {name: self.text(each, candidates.goal_text) for name, each in videos.items()} if self.text else {}
         kept = {name: tuple(each) for name, each in videos.items()}
@@ -255,11 +252,6 @@ def as_shown_by(method: Generator, video: np.ndarray, static: np.ndarray) -> np.
     """A video (F, H, W, 3) uint8 of the scene `static` as a trained method would show it, had it generated this."""
     made, untouched = (torch.from_numpy(through_codec(method.model.codec, each))[None] for each in (video, static))
     return shown(made, untouched, torch.from_numpy(static.copy())[None], method.config)[0].numpy()
-
-
-def ensemble(*scores: np.ndarray) -> np.ndarray:
-    """The sum (N,) of judges' scores (N,), each with mean 0 and variance 1 over the candidates, or 0 for equal ones."""
-    return np.sum([(each - each.mean()) / max(each.std(), TIE) for each in scores], axis=0)
 
 
 def hand_over_change(clips: list[TripletClip], view: GoalView) -> np.ndarray:

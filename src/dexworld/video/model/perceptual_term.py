@@ -1,4 +1,4 @@
-"""The lite0 distance in the loss of a video model: of what it predicts and the truth, both through the codec's decoder."""
+"""The lite0 distance in the loss of a video model: between prediction and truth, both as the codec's decoder shows them."""
 
 import torch
 from torch import Tensor

@@ -113,8 +113,8 @@ def check_losses(model: DWMConfig, config: VideoTrainConfig) -> None:
     """Raise ValueError for a loss on pixels of a model that it isn't made for, or without the network that it needs."""
     for name, without in (("outside_weight", 1), ("perceptual", 0)):
         if getattr(config, name) != without and (model.prediction != "residual" or model.codec.kind != "pca"):
-            found = f"{model.prediction} predictions through {model.codec.kind}"
-            raise ValueError(f"{name} needs residual predictions through a pca codec; leave it at {without} for {found}")
+            found = f"leave it at {without} for {model.prediction} predictions through {model.codec.kind}"
+            raise ValueError(f"{name} needs residual predictions through a pca codec; {found}")
     if config.perceptual:
         weights_file()
 
