@@ -1,4 +1,4 @@
-"""The lite0 distance in the loss of a video model: between prediction and truth, both as the codec's decoder shows them."""
+"""The lite0 distance in the loss of a video model: between prediction and truth, as the codec's decoder shows both."""
 
 import torch
 from torch import Tensor
