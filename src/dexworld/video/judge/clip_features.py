@@ -21,7 +21,7 @@ from dexworld.models.perceptual import Lite0Distance
 REGIONS = ("", "_inside")  # of a frame, as measures' names end
 DIRECTIONS = 16
 FEWEST_CLIPS = 2 * DIRECTIONS  # for a covariance that is more than noise
-SCALE = 100.0  # means of unit-length features differ in the second digit behind the point
+SCALE = 10.0  # means of unit-length features differ in the second digit behind the point
 
 
 @torch.no_grad()
