@@ -11,11 +11,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 INTEROP := .venv-interop
 FOREIGN := lerobot==0.4.4 robomimic==0.3.0 stable-worldmodel==0.1.1
-WORKERS ?= 3  # tests that start and kill processes wait for them; two workers leave a third of two cores idle
+WORKERS ?= 4  # twice the cores of a small machine: tests that start and kill processes wait for them
 # encoders.py, decoder.py, hand_tracking.py and codec_ceiling.py need data: run them by hand (docs/objects.md, training.md, video_data.md, video.md).
 # The others are parts.
 BENCHMARKS := $(filter-out benchmarks/encoders.py benchmarks/decoder.py benchmarks/common.py benchmarks/egodex_clips.py \
-  benchmarks/plain_training.py benchmarks/training_setup.py benchmarks/hand_tracking.py benchmarks/codec_ceiling.py,$(wildcard benchmarks/*.py))
+  benchmarks/plain_training.py benchmarks/training_setup.py benchmarks/hand_tracking.py \
+  benchmarks/codec_ceiling.py,$(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test interop lint docs release bench clean
@@ -38,7 +39,7 @@ demo: $(STAMP)  ## plan with the shipped world model in simulation and write out
 
 test: export OMP_NUM_THREADS = 1
 test: $(STAMP)  ## run the tests
-	$(BIN)/pytest -n $(WORKERS) $(PYTEST_FLAGS)
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal $(PYTEST_FLAGS)
 
 interop: export OMP_NUM_THREADS = 1
 interop: $(INTEROP)/.installed  ## run the tests against LeRobot, robomimic, Rerun and stable-worldmodel, in an environment of their own
