@@ -138,7 +138,8 @@ class Evaluation:
         for index, region in enumerate(REGIONS):
             given = [self.features[name][:, :, index] for name in (TRUTH, *methods)] if self.features else []
             found = clips_frechet(*given) if given else NOT_ASKED
-            figures |= _named(f"{FRECHET}{region}", found, len(self.clips))
+            clips = int((~np.isnan(given[0]).any(axis=(1, 2))).sum()) if given else 0
+            figures |= _named(f"{FRECHET}{region}", found, clips)
         return figures
 
 

@@ -135,6 +135,7 @@ class VideoTask:
     def __init__(
         self, model: DWM, config: VideoTrainConfig, folders: list[LatentFolder], weights: tuple[float, ...] = ()
     ) -> None:
+        check_losses(model.config, config)
         self.model, self.config, self.folders = model, config, folders
         sizes = np.array([len(folder) for folder in folders], dtype=float)
         shares = np.asarray(weights, dtype=float) if weights else sizes
