@@ -4,6 +4,7 @@ import pytest
 from dexworld.evaluation.intervals import (
     bootstrap_mean,
     bootstrap_ratio,
+    interval_values,
     jackknife,
     mcnemar,
     paired_difference,
@@ -137,3 +138,12 @@ def test_mcnemar_of_equal_policies_is_one_and_unpaired_outcomes_are_refused():
     assert mcnemar(np.array([True, False]), np.array([True, False])) == 1.0
     with pytest.raises(ValueError, match="paired"):
         mcnemar(np.array([True]), np.array([True, False]))
+
+
+def test_a_single_episode_has_a_figure_and_no_interval():
+    generator = np.random.default_rng(0)
+    found = bootstrap_mean(np.array([[2.0, 3.0]]), generator)
+    np.testing.assert_array_equal(found.value, [2.0, 3.0])
+    assert np.isnan([found.low, found.high]).all()
+    less = paired_difference((np.array([[3.0]]), np.ones((1, 1))), (np.ones((1, 1)), np.ones((1, 1))), generator)
+    assert interval_values(less) == {"value": 2.0, "low": None, "high": None}

@@ -67,7 +67,7 @@ def bootstrap_ratio(
     """Percentile bootstrap interval of sum(numerators) / sum(denominators), resampling whole episodes.
 
     Both are (E, ...) with one row an episode; the result has the shape of a row. All three values are NaN where the
-    denominators sum to zero. Source: Efron and Tibshirani, "An introduction to the bootstrap", section 13.3. Raises
+    denominators sum to zero, low and high where there is one episode alone. Source: Efron and Tibshirani, "An introduction to the bootstrap", section 13.3. Raises
     ValueError on no episodes, different shapes or non-finite values.
     """
     numerators, denominators = np.asarray(numerators, dtype=float), np.asarray(denominators, dtype=float)
@@ -86,7 +86,7 @@ def bootstrap_ratio(
         total = denominators.sum(axis=0)
         value = np.where(total > 0, numerators.sum(axis=0) / total, np.nan)
     samples = np.where(np.isnan(samples), value, samples)  # a resample without any denominator tells nothing new
-    low, high = np.percentile(samples, TAILS, axis=0)
+    low, high = np.percentile(samples, TAILS, axis=0) if episodes > 1 else np.full((2, *row), np.nan)
     return Interval(*(float(part) if not row else part for part in (value, low, high)))
 
 
@@ -135,7 +135,8 @@ def paired_difference(
     variant, other: numerators and denominators (S, E) of the same seeds and episodes; a seed's figure is their ratio
     (see `ratios`). Seeds and episodes are resampled independently, since every seed's model is shown the same episodes.
     One draw serves both variants, so that what is hard or lucky for both of them cancels. Source: Owen, "The pigeonhole
-    bootstrap", Annals of Applied Statistics 2007. Raises ValueError on unequal or empty shapes.
+    bootstrap", Annals of Applied Statistics 2007. One episode of one seed has no interval: NaN. Raises ValueError
+    on unequal or empty shapes.
     """
     shapes = {part.shape for part in (*variant, *other)}
     if len(shapes) != 1 or min(next(iter(shapes))) < 1:
@@ -151,7 +152,7 @@ def paired_difference(
         # A resample without any denominator tells nothing new.
         drawn += sign * np.divide(above, below, out=whole.copy(), where=below > 0)
     samples = (drawn * by_seed).sum(axis=1)
-    low, high = np.percentile(samples, TAILS)
+    low, high = np.percentile(samples, TAILS) if seeds * episodes > 1 else (np.nan, np.nan)
     return Interval(float(value.mean()), float(low), float(high))
 
 

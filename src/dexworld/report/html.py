@@ -151,9 +151,10 @@ def bounds(figures: Mapping[str, Any], key: str) -> tuple[Any, Any, Any]:
 
 
 def with_interval(figure: Iterable[Any], form: str, unit: str = "") -> tuple[str, str]:
-    """A figure and its interval as two texts: "0.32" and "0.30 to 0.34"."""
+    """A figure and its interval as two texts: "0.32" and "0.30 to 0.34", or "no interval" of a single episode."""
     value, low, high = figure
-    return number(value, form) + unit, f"{number(low, form)} to {number(high, form)}{unit}"
+    interval = f"{number(low, form)} to {number(high, form)}{unit}" if is_number(low) else "no interval"
+    return number(value, form) + unit, interval if is_number(value) else ""
 
 
 def duration(seconds: float) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dexworld.evaluation.intervals import bootstrap_mean, mcnemar, wilson
+from dexworld.evaluation.intervals import bootstrap_mean, interval_values, mcnemar, wilson
 from dexworld.video.clips.clip import TripletClip
 from dexworld.video.judge.select_actions import rank_order
 from dexworld.video.judge.video_measures import NO_WEIGHTS
@@ -98,7 +98,8 @@ def _method_row(judged: Sequence[Judged], method: str) -> dict[str, Any]:
     tied = [np.isclose(np.sort(s)[-2:], s.max(), rtol=0, atol=1e-9).all() for s in (j.scores[method] for j in judged)]
     row = {"top1": rate.value, "low": rate.low, "high": rate.high}
     for name, found in (("mrr", mrr), ("regret_m", metres)):
-        row |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+        interval = interval_values(found)
+        row |= {name: interval["value"], f"{name}_low": interval["low"], f"{name}_high": interval["high"]}
     return row | {"tied": float(np.mean(tied))}
 
 
