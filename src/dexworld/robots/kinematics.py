@@ -133,6 +133,11 @@ class Kinematics:
         """(depth, row) of the link that a joint moves, or of `BASE`, in `Frames`."""
         return self._link[joint]
 
+    def axis(self, joint: int) -> np.ndarray:
+        """Direction (3,) of a joint's axis, in the frame that it moves."""
+        axes, row = self._axes.numbers[0], self._above[joint][1]
+        return axes[row, 0, :, 0].numpy()
+
     def places(self, points: Sequence[Point]) -> Places:
         """K points, each fixed to the link of a joint (or `BASE`) at an offset (3) in that joint's frame."""
         start = np.cumsum([0, 1, *self._sizes])
