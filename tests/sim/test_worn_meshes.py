@@ -103,7 +103,7 @@ def test_a_collection_records_its_look_and_goes_on_with_no_other(clothes, tmp_pa
     settings = json.loads((tmp_path / "dataset.json").read_text())["settings"]
     assert settings["explore"]["look"] == {"meshes": str(clothes), "meshes_share": 1.0}
     assert open_dataset(tmp_path)[0].source.endswith(f"meshes {clothes}")
-    with pytest.raises(ValueError, match="explore.look"):
+    with pytest.raises(ValueError, match=r"explore\.look"):
         collect(scenes, ExploreConfig(frames=2))
 
 

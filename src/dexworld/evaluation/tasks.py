@@ -104,6 +104,8 @@ def evaluate_tasks(config: TasksConfig, file: Path, progress=None) -> dict[str, 
     backend: Any = choose_backend(config.backend)  # once, not in every process
     config = replace(config, backend=backend)
     same = {name: value for name, value in asdict(config).items() if name not in ("workers", "tasks", "episodes")}
+    if not config.look.meshes:
+        del same["look"]  # as before there were looks
     ledger = Ledger(file, same | {"checkpoints' provenance": provenances})
     figures: dict[str, Any] = {}
     with Workers(_run, config.workers) as pool:

@@ -159,7 +159,7 @@ class Kinematics:
         return Places(tuple(prepared), Constants(order))
 
     def chains(self, points: Sequence[Point]) -> Constants:
-        """The joints that move each of K points, prepared for `jacobian`: rows of points, of joints, and of controls."""
+        """The joints that move each of K points, for `jacobian`: rows of points, of joints, and of controls."""
         found = []
         for number, (link, _) in enumerate(points):
             while link != BASE:

@@ -256,7 +256,11 @@ def _numbers(mujoco: Any, model: Any, path: Path, missing: Sequence[str]) -> Rob
             start = model.mesh_faceadr[mesh]
             faces = model.mesh_face[start : start + model.mesh_facenum[mesh]].copy()
         place = _place(model.geom_pos[index], model.geom_quat[index])
-        body, size, collides = int(model.geom_bodyid[index]), model.geom_size[index].copy(), bool(model.geom_group[index])
+        body, size, collides = (
+            int(model.geom_bodyid[index]),
+            model.geom_size[index].copy(),
+            bool(model.geom_group[index]),
+        )
         rgba = tuple(map(float, model.geom_rgba[index]))
         shapes.append(Shape(body, kind, size, place, vertices, collides, faces, None if rgba == _NO_COLOUR else rgba))
     return RobotModel(

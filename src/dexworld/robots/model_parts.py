@@ -14,7 +14,9 @@ from dexworld.robots.model_file import Coupling, RobotModel, read_model
 def assembled(
     model: RobotModel, description: Description, find: Callable[[str], Path], drawn: bool = False
 ) -> RobotModel:
-    """A model less what a description leaves out, with its parts. find: where a part's file is. drawn: as `read_model`."""
+    """A model less what a description leaves out, with its parts. find: where a part's file is. drawn: as of
+    `read_model`.
+    """
     model = _without(model, description.without)
     for part in description.parts:
         other = _welded(_without(read_model(find(part.model), drawn), part.without))
@@ -51,7 +53,9 @@ def _without(model: RobotModel, names: Sequence[str]) -> RobotModel:
 def _welded(model: RobotModel) -> RobotModel:
     """A model without the free joints by which its bodies hang in the world."""
     rows = zip(model.joints, model.parents, strict=True)
-    return replace(model, joints=tuple(tuple(j for j in joints if j.kind != "free" or parent) for joints, parent in rows))
+    return replace(
+        model, joints=tuple(tuple(j for j in joints if j.kind != "free" or parent) for joints, parent in rows)
+    )
 
 
 def _prefixed(model: RobotModel, prefix: str) -> RobotModel:

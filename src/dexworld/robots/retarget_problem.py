@@ -143,7 +143,9 @@ class RetargetProblem:
         length = bones.norm(dim=1, keepdim=True)
         ahead, turned = bones / length, moved[:, :, self.ends] - moved[:, :, self.starts]
         turned = (turned - ahead * (ahead * turned).sum(dim=1, keepdim=True)) / length
-        told = torch.cat([moved[:, :, self.tips], turned], dim=2).transpose(1, 2).flatten(1, 2) * self.weights[..., None]
+        told = (
+            torch.cat([moved[:, :, self.tips], turned], dim=2).transpose(1, 2).flatten(1, 2) * self.weights[..., None]
+        )
         count = told.shape[2]
         rest = self.config.rest * torch.eye(count, dtype=torch.float64).expand(len(told), -1, -1)
         along_joints = torch.cat([told, rest], dim=1)

@@ -41,7 +41,9 @@ def drawn_shapes(own: TreeRobot, look: str) -> list[Shape]:
     """
     other = robot_of(look, drawn=True) if look.endswith(".toml") else named_robot(look, drawn=True)
     if len(other.joints) != len(own.joints):
-        raise ValueError(f"{look} has {len(other.joints)} joints; the robot that wears its meshes has {len(own.joints)}")
+        raise ValueError(
+            f"{look} has {len(other.joints)} joints; the robot that wears its meshes has {len(own.joints)}"
+        )
     names = {name: number for number, name in enumerate(other.joints)}
     placed = _links_of(own, other)
     bodies = other.model.moving(other.drives, other.model.frame(other.description.base)[0])
@@ -81,8 +83,8 @@ def _links_of(own: TreeRobot, other: DescribedRobot) -> dict[int, np.ndarray]:
     if apart[worst] > _APART or turned[worst] > _TURNED:
         raise ValueError(
             f"{other.description.source or other.description.name}: joint {other.joints[worst]!r} turns about a line "
-            f"{1e3 * apart[worst]:.1f} mm and {np.degrees(turned[worst]):.1f} degrees from that of {own.joints[worst]!r}; "
-            "meshes must be of a robot that moves alike"
+            f"{1e3 * apart[worst]:.1f} mm and {np.degrees(turned[worst]):.1f} degrees from {own.joints[worst]!r}'s"
+            "; meshes must be of a robot that moves alike"
         )
     moved = np.eye(4)
     moved[:3, :3], moved[:3, 3] = turn, shift

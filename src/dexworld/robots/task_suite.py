@@ -96,5 +96,7 @@ def task_suite(name: str, robot: str = "", look: RobotLook = PLAIN) -> TaskSuite
         return getattr(import_module(module), attribute)
     others = {point.name: point for point in entry_points(group=_GROUP)}
     if name not in others:
-        raise ValueError(f"env {name!r} is unknown; choose from {', '.join((*_OF_LOOKS, *_OURS, *_OF_ROBOTS, *others))}")
+        raise ValueError(
+            f"env {name!r} is unknown; choose from {', '.join((*_OF_LOOKS, *_OURS, *_OF_ROBOTS, *others))}"
+        )
     return others[name].load()

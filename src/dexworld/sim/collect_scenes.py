@@ -24,7 +24,7 @@ from dexworld.data.datasets import open_dataset
 from dexworld.data.files import check_same_settings, read_json
 from dexworld.data.parallel import parallel_map
 from dexworld.data.recordings import EpisodeDataset, EpisodeWriter
-from dexworld.robots.robot_meshes import PLAIN, RobotLook
+from dexworld.robots.robot_meshes import PLAIN
 from dexworld.sim.adroit.adroit_exploration import AdroitConfig, record_adroit
 from dexworld.sim.dexjoco.dexjoco_exploration import DexJoCoConfig, record_dexjoco
 from dexworld.sim.gripper.droid_format import OUTCOMES, PARTIAL, find_droid, write_droid

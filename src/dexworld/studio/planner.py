@@ -15,10 +15,10 @@ from dexworld.planning.policies import world_model
 from dexworld.planning.sentence_goal import sentence_points
 from dexworld.report.play_demo import followed_points
 from dexworld.robots.robot_meshes import PLAIN, RobotLook
-from dexworld.sim.kitchen.kitchen_env import KitchenEnv
 from dexworld.sim.kitchen.allegro_body import ROBOT_GROUP
-from dexworld.sim.kitchen.worn_meshes import HIDDEN_GROUP
+from dexworld.sim.kitchen.kitchen_env import KitchenEnv
 from dexworld.sim.kitchen.kitchen_tasks import RADIUS, TASKS, TaskEpisode, draw_episodes
+from dexworld.sim.kitchen.worn_meshes import HIDDEN_GROUP
 from dexworld.studio.search_watch import SearchNews, WatchedSearch
 
 SCENES = 3  # that stay open

@@ -74,7 +74,10 @@ def open_any(folder: str | Path) -> Source:
 
 
 def open_start(start: Start, image_size: tuple[int, int], look: RobotLook = PLAIN) -> StartFrame:
-    """The start frame; look: of the simulated robot. Raises ValueError that says what is missing: an episode, a frame, or the hand in it."""
+    """The start frame. look: of the simulated robot.
+
+    Raises ValueError that says what is missing: an episode, a frame, or the hand in it.
+    """
     if start.folder:
         return _recorded(start, image_size)
     environment = KitchenEnv(look=look)

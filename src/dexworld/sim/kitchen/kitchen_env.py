@@ -206,7 +206,6 @@ class KitchenEnv(gymnasium.Env):
         self._ticks += 1
 
 
-
 def kitchen_suite(look: RobotLook = PLAIN) -> TaskSuite:
     """The kitchen's tasks, played by a robot of this look."""
     tasks, draw = {task: task for task in ALL_TASKS}, partial(draw_episode, look=look)

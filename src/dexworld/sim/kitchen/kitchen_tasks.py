@@ -62,9 +62,7 @@ class TaskEpisode:
     start_objects: np.ndarray
 
 
-def draw_episode(
-    task: str, seed: int, backend: str = "auto", look: RobotLook = PLAIN
-) -> TaskEpisode | Rejection:
+def draw_episode(task: str, seed: int, backend: str = "auto", look: RobotLook = PLAIN) -> TaskEpisode | Rejection:
     """The episode of `task` in the scene of `seed`, or why there is none. About half a CPU-second."""
     if task not in ALL_TASKS:
         raise ValueError(f"task {task!r} is unknown; choose from {', '.join(ALL_TASKS)}")

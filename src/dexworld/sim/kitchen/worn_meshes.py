@@ -3,7 +3,6 @@
 from functools import lru_cache
 
 import mujoco
-import numpy as np
 
 from dexworld.robots.franka_allegro import ARM_JOINTS, JOINTS, FrankaAllegro
 from dexworld.robots.kinematics import BASE
