@@ -8,7 +8,8 @@ import pytest
 
 from dexworld.hands import RIGHT, WRIST
 from dexworld.sim.kitchen import kitchen_tasks as tasks
-from dexworld.sim.kitchen.kitchen_scene import ROBOT_GROUP, random_layout
+from dexworld.sim.kitchen.allegro_body import ROBOT_GROUP
+from dexworld.sim.kitchen.kitchen_scene import random_layout
 from dexworld.sim.kitchen.kitchen_simulation import Simulation
 from dexworld.sim.kitchen.kitchen_tasks import (
     ALL_TASKS,

@@ -123,7 +123,7 @@ class Kinematics:
         sources = torch.tensor([drives[link].source for link in order], dtype=torch.long)
         slides = torch.tensor([joints[link].slides for link in order], dtype=torch.bool)
         terms = torch.tensor(np.array([_terms(joints[link]) for link in order]))
-        axes = np.array([joints[link].axis / np.linalg.norm(joints[link].axis) for link in order])
+        axes = np.array([np.divide(joints[link].axis, np.linalg.norm(joints[link].axis)) for link in order])
         self._axes = Constants(torch.tensor(axes).double()[:, None, :, None])
         self._above = [(joint.parent, order.index(link), drives[link].source) for link, joint in enumerate(joints)]
         self._moves = Constants(sources, powers[..., None], slides[:, None, None, None], *terms[..., None].unbind(1))

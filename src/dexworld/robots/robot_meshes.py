@@ -49,9 +49,9 @@ def drawn_shapes(own: TreeRobot, look: str) -> list[Shape]:
     bodies = other.model.moving(other.drives, other.model.frame(other.description.base)[0])
     found = []
     for shape in other.model.shapes:
-        if shape.body in bodies:
-            link, link_from_body = other.tree.link(shape.body)
-            number = BASE if link == BASE else names[other.tree.names[link]]
+        link, link_from_body = other.tree.link(shape.body) if shape.body in bodies else (None, np.eye(4))
+        number = BASE if link == BASE else None if link is None else names.get(other.tree.names[link])
+        if number is not None:  # neither beside the robot nor on a joint that follows another
             place = placed[number] @ link_from_body @ shape.body_from_shape
             found.append(replace(shape, body=number, body_from_shape=place))
     bare = [name for name, number in names.items() if number not in {shape.body for shape in found}]

@@ -208,7 +208,8 @@ class KitchenEnv(gymnasium.Env):
 
 def kitchen_suite(look: RobotLook = PLAIN) -> TaskSuite:
     """The kitchen's tasks, played by a robot of this look."""
-    tasks, draw = {task: task for task in ALL_TASKS}, partial(draw_episode, look=look)
+    tasks: dict[str, str] = {task: task for task in ALL_TASKS}
+    draw = partial(draw_episode, look=look)
     return TaskSuite("kitchen", tasks, TASKS, draw, lambda task, backend: KitchenEnv(task, backend, look=look))
 
 

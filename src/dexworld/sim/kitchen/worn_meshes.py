@@ -1,6 +1,7 @@
 """Meshes on the kitchen's robot: what is drawn of it is replaced, what collides and weighs stays, hidden."""
 
 from functools import lru_cache
+from typing import Any
 
 import mujoco
 
@@ -27,7 +28,7 @@ def wear(spec: mujoco.MjSpec, look: str) -> None:
                 geom.group = HIDDEN_GROUP
     for number, shape in enumerate(shapes):
         place, colour = shape.body_from_shape, shape.rgba or (_WHITE if shape.body < ARM_JOINTS else _DARK)
-        style = {"group": ROBOT_GROUP, "contype": 0, "conaffinity": 0, "mass": 0.0, "rgba": colour}
+        style: dict[str, Any] = {"group": ROBOT_GROUP, "contype": 0, "conaffinity": 0, "mass": 0.0, "rgba": colour}
         style |= {"pos": place[:3, 3], "quat": quaternion(place[:3, :3])}
         kind = getattr(mujoco.mjtGeom, f"mjGEOM_{shape.kind.upper()}")
         if shape.kind == "mesh":
