@@ -135,7 +135,10 @@ def mujoco_keypoints(path, description, joints, positions) -> np.ndarray:
     spec = bare(path, description.without)
     for part in description.parts:
         frame = spec.body(part.on).add_frame(pos=part.offset, quat=part.rotation)
-        spec.attach(bare(find_installed(part.model), part.without), prefix=part.prefix, frame=frame)
+        other = bare(find_installed(part.model), part.without)
+        for joint in [each for each in other.joints if each.type == mujoco.mjtJoint.mjJNT_FREE]:
+            other.delete(joint)
+        spec.attach(other, prefix=part.prefix, frame=frame)
     model = spec.compile()
     data, found = mujoco.MjData(model), np.zeros((len(positions), 42, 3))
     couplings = [

@@ -24,7 +24,7 @@ RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("fps", "rate_hz"), (0.01, 1000.0)),
     **dict.fromkeys(("mix", "VideoRunConfig.weights"), (1e-9, 1e9)),
     **dict.fromkeys(("mfu", "fade", "ema", "final_learning_rate", "validation_fraction", "sdedit_strengths"), _SHARE),
-    **dict.fromkeys(("short_history", "rewiden", "straight", "start_share"), _SHARE),
+    **dict.fromkeys(("short_history", "rewiden", "straight", "start_share", "meshes_share"), _SHARE),
     **dict.fromkeys(("moved_weight", "hidden_weight", "still_weight", "consistency"), (0.0, 1e6)),
     "jitter_px": (0.0, 100.0),
     "word_noise": (0.0, 10.0),

@@ -62,9 +62,24 @@ def equal_to_mujoco(robot, count):
     torch.testing.assert_close(turned, torch.eye(3, dtype=torch.float64).expand_as(turned))
 
 
+def derivatives_are_exact(robot):
+    joints = random_joints(robot, 4).view(2, 2, -1)
+    (points, exact), (same, near) = robot.jacobian(joints), Robot.jacobian(robot, joints)
+    assert exact.shape == (2, 2, 3, 42, len(robot.joints))
+    torch.testing.assert_close(points, same)
+    torch.testing.assert_close(exact, near, atol=1e-6, rtol=1e-4)
+
+
 @pytest.mark.parametrize("name", robot_names())
 def test_a_shipped_robot_is_where_mujoco_says_in_a_thousand_poses(name):
-    equal_to_mujoco(installed(name), 1000)
+    robot = installed(name)
+    equal_to_mujoco(robot, 1000)
+    derivatives_are_exact(robot)
+
+
+def test_derivatives_of_slides_and_followers_and_of_two_hands_are_those_of_differences(hand, two_hands):
+    for robot in (hand, two_hands, FrankaAllegro()):
+        derivatives_are_exact(robot)
 
 
 def test_slides_anchors_references_couplings_and_nested_offsets_are_as_in_mujoco(hand):
@@ -81,7 +96,9 @@ def test_joints_may_follow_by_a_constant_a_quartic_and_through_another_one(tmp_p
     )
     couplings = (row.split(" ", 2) for row in rows)
     text = "".join(f'<joint joint1="{a}" joint2="{b}" polycoef="{numbers}"/>' for a, b, numbers in couplings)
-    equal_to_mujoco(read_robot(*write(tmp_path, hand_mjcf(text))), 100)
+    robot = read_robot(*write(tmp_path, hand_mjcf(text)))
+    equal_to_mujoco(robot, 100)
+    derivatives_are_exact(robot)
 
 
 def test_two_hands_of_a_urdf_mimic_and_stand_on_their_arms_as_in_mujoco(two_hands):

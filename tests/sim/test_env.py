@@ -36,7 +36,7 @@ def env(shared):
 
 @pytest.mark.parametrize("name", [KITCHEN, "dexworld/Grasp-v0"])
 def test_gymnasiums_own_checker_accepts_it(name, monkeypatch, draw):
-    monkeypatch.setattr(kitchen_env, "draw_episode", lambda task, seed, _: draw(task))  # drawn once: it takes a second
+    monkeypatch.setattr(kitchen_env, "draw_episode", lambda task, seed, *_: draw(task))  # drawn once: it takes a second
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", ".*symmetric and normalized.*")  # actions are radians: wrap RescaleAction
@@ -65,7 +65,7 @@ def test_actions_and_observations_are_float32_and_every_action_of_the_space_is_t
 
 def test_the_environments_own_task_takes_the_next_scene_that_has_an_episode_and_says_which(monkeypatch, draw, caplog):
     monkeypatch.setattr(
-        kitchen_env, "draw_episode", lambda task, seed, _: draw(task) if seed == SEED else Rejection(task, seed, "far")
+        kitchen_env, "draw_episode", lambda task, seed, *_: draw(task) if seed == SEED else Rejection(task, seed, "far")
     )
     with KitchenEnv("grasp") as env, caplog.at_level("INFO"):
         _, info = env.reset(seed=SEED - 2)
@@ -163,7 +163,7 @@ def test_an_episode_has_its_own_scene_and_is_truncated_after_its_tasks_moves(env
 
 def test_an_unseeded_reset_to_a_task_draws_scenes_until_one_has_an_episode(monkeypatch, draw):
     drawn = iter([Rejection("grasp", 1, "too far"), draw("grasp")])
-    monkeypatch.setattr(kitchen_env, "draw_episode", lambda task, seed, backend: next(drawn))
+    monkeypatch.setattr(kitchen_env, "draw_episode", lambda *_: next(drawn))
     env = gymnasium.make(KITCHEN, task="grasp").unwrapped
     _, info = env.reset()
     assert np.array_equal(info["goal_image"], draw("grasp").goal_image)
@@ -184,7 +184,7 @@ def test_vector_environments_step_side_by_side(mode):
 
 
 def test_a_vector_environment_goes_on_with_its_task_after_an_episode(monkeypatch, draw):
-    monkeypatch.setattr(kitchen_env, "draw_episode", lambda task, seed, _: draw(task))
+    monkeypatch.setattr(kitchen_env, "draw_episode", lambda task, seed, *_: draw(task))
     envs = gymnasium.make_vec("dexworld/Grasp-v0", num_envs=1, vectorization_mode="sync")
     values, _ = envs.reset(seed=SEED)
     for _ in range(HORIZON + 2):  # the episode, the reset, a step of the next one

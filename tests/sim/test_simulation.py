@@ -8,8 +8,8 @@ import torch
 from dexworld.geometry import invert, project, transform_points
 from dexworld.hands import RIGHT, TRACKED
 from dexworld.robots.franka_allegro import FrankaAllegro
-from dexworld.sim.kitchen.allegro_body import REST_POSE
-from dexworld.sim.kitchen.kitchen_scene import ROBOT_GROUP, random_layout
+from dexworld.sim.kitchen.allegro_body import REST_POSE, ROBOT_GROUP
+from dexworld.sim.kitchen.kitchen_scene import random_layout
 from dexworld.sim.kitchen.kitchen_simulation import ARM, SimState, Simulation
 
 RIGHT_TRACKED = [row for row in TRACKED if row >= RIGHT.start]

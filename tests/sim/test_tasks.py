@@ -8,7 +8,8 @@ import pytest
 
 from dexworld.hands import RIGHT, WRIST
 from dexworld.sim.kitchen import kitchen_tasks as tasks
-from dexworld.sim.kitchen.kitchen_scene import ROBOT_GROUP, random_layout
+from dexworld.sim.kitchen.allegro_body import ROBOT_GROUP
+from dexworld.sim.kitchen.kitchen_scene import random_layout
 from dexworld.sim.kitchen.kitchen_simulation import Simulation
 from dexworld.sim.kitchen.kitchen_tasks import (
     ALL_TASKS,
@@ -127,7 +128,7 @@ def test_the_goal_picture_of_an_unseen_grasp_shows_no_robot(draw):
 
 def test_rejected_seeds_are_counted_by_reason_and_passed_over(monkeypatch):
     drawn = {5: Rejection("reach", 5, "too far"), 6: "first", 7: Rejection("reach", 7, "too far"), 8: "second"}
-    monkeypatch.setattr(tasks, "draw_episode", lambda task, seed, backend: drawn[seed])
+    monkeypatch.setattr(tasks, "draw_episode", lambda task, seed, *_: drawn[seed])
     rejections = Counter()
     assert list(draw_episodes("reach", 5, 2, rejections)) == ["first", "second"]
     assert rejections == {"too far": 2}

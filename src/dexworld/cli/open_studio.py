@@ -10,6 +10,7 @@ import tyro
 
 from dexworld.models.checkpoint import checkpoint_kind, located
 from dexworld.models.reference import REFERENCE, checkpoint_path
+from dexworld.sim.kitchen.worn_meshes import check_look
 from dexworld.sim.render import choose_backend
 from dexworld.studio.start_frame import open_any
 from dexworld.studio.studio_server import StudioConfig, StudioServer
@@ -32,6 +33,7 @@ class Studio:
 
     def run(self) -> None:
         """Serve the page."""
+        check_look(self.config.look)
         choose_backend("auto")  # what can't be drawn or read is told before the page is there
         checkpoint_kind(located(checkpoint_path(self.checkpoint)))
         if self.dataset is not None:

@@ -27,6 +27,7 @@ from dexworld.models.reference import REFERENCE
 from dexworld.models.world_model import WorldModel, load_world_model
 from dexworld.planning.policies import POLICIES, comparable, make_policy
 from dexworld.planning.presets import Planner, PlannerOptions
+from dexworld.robots.robot_meshes import PLAIN, RobotLook
 from dexworld.robots.task_suite import Episode, Rejection, task_suite
 from dexworld.sim.render import Backend, choose_backend
 
@@ -67,9 +68,10 @@ class TasksConfig:
     or the suite of an installed package."""
     robot: str = ""
     """Who is at the table: a description that names its own `model`, or a robot that dexworld ships one of."""
+    look: RobotLook = PLAIN
 
     def __post_init__(self) -> None:
-        suite = task_suite(self.env, self.robot)
+        suite = task_suite(self.env, self.robot, self.look)
         suite.check(self.tasks)
         object.__setattr__(self, "tasks", self.tasks or suite.standard)
         strange = [name for name in self.policies if name not in POLICIES]
@@ -102,6 +104,8 @@ def evaluate_tasks(config: TasksConfig, file: Path, progress=None) -> dict[str, 
     backend: Any = choose_backend(config.backend)  # once, not in every process
     config = replace(config, backend=backend)
     same = {name: value for name, value in asdict(config).items() if name not in ("workers", "tasks", "episodes")}
+    if not config.look.meshes:
+        del same["look"]  # as before there were looks
     ledger = Ledger(file, same | {"checkpoints' provenance": provenances})
     figures: dict[str, Any] = {}
     with Workers(_run, config.workers) as pool:
@@ -176,7 +180,7 @@ def _draw(
     What the ledger holds is not drawn again: outcomes stand in for their episodes.
     """
     episodes: list[Episode | EpisodeOutcome] = []
-    draw = task_suite(config.env, config.robot).draw
+    draw = task_suite(config.env, config.robot, config.look).draw
     rejections: Counter = Counter()
     seeds = iter(range(config.seed, config.seed + config.episodes * MAX_REJECTED))
     while some := list(islice(seeds, config.episodes - len(episodes))):
@@ -229,7 +233,7 @@ def _learned(folders: tuple[str, ...], checkpoint: str) -> dict[str, GoalPolicy]
 
 def _play_all(episode: Episode, with_simulator: bool, config: TasksConfig) -> EpisodeOutcome:
     """One episode by every policy, in one scene."""
-    suite = task_suite(config.env, config.robot)
+    suite = task_suite(config.env, config.robot, config.look)
     environment = suite.environment(episode.task, config.backend)
     model, policies = _model(config.checkpoint), _learned(config.policy_checkpoint, config.checkpoint)
     learned = {name: LearnedPolicy(each, model.encode, environment.robot) for name, each in policies.items()}

@@ -32,6 +32,7 @@ from dexworld.report.demo import Clicked, DemoResults, EpisodeResult, PlanRecord
 from dexworld.report.overlay import points_overlay
 from dexworld.robots.observation import Observation
 from dexworld.robots.robot import Robot
+from dexworld.robots.robot_meshes import PLAIN, RobotLook
 from dexworld.sim.kitchen.kitchen_env import KitchenEnv
 from dexworld.sim.kitchen.kitchen_simulation import FRAMES_PER_SECOND
 from dexworld.sim.kitchen.kitchen_tasks import RADIUS, TASKS, Task, draw_episodes
@@ -55,6 +56,7 @@ class PlayConfig:
     planning: PlannerOptions = field(default_factory=PlannerOptions)
     backend: Backend = "auto"
     """Renderer; `auto` takes the first that works."""
+    look: RobotLook = PLAIN
     decoder: str = AUTO
     """Who draws what the model imagines: a pixel decoder made by `dexworld train decoder`, or `own` for the encoder's
     own way back. `auto` takes the shipped decoder for models with the reference's encoder; the page names it."""
@@ -175,7 +177,7 @@ def _loaded(checkpoint: str, decoder: str) -> tuple[Any, Drawing]:
 def _play_task(config: DemoConfig, clicks: Clicks | None, item: tuple[str, int]) -> EpisodeResult:
     """Episode `index` of a task, played and filmed. item: (task, index)."""
     task, index = item
-    *_, episode = draw_episodes(task, config.seed, index + 1, backend=config.backend)
+    *_, episode = draw_episodes(task, config.seed, index + 1, backend=config.backend, look=config.look)
     model, drawing = _loaded(config.checkpoint, config.decoder)
     decode = drawing.decode
     imagined: list[np.ndarray | None] = []

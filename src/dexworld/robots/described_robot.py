@@ -97,8 +97,10 @@ def read_robot(model: str | Path, description: str | Path) -> DescribedRobot:
     return described(read_model(model), read_description(description), find)
 
 
-def robot_of(description: str | Path) -> DescribedRobot:
+def robot_of(description: str | Path, drawn: bool = False) -> DescribedRobot:
     """The robot of a description that names its own `model`: a file beside it, or one in an installed package.
+
+    drawn: as `read_model`.
 
     Raises FileNotFoundError that says which package to install; otherwise as `Robot.from_file`.
     """
@@ -109,7 +111,7 @@ def robot_of(description: str | Path) -> DescribedRobot:
     def find(name: str) -> Path:
         return path.parent / name if (path.parent / name).is_file() else shipped_model(read, name)
 
-    return described(read_model(find(read.model)), read, find)
+    return described(read_model(find(read.model), drawn), read, find, drawn)
 
 
 def chosen_robot(robot: str, description: Path | None = None) -> DescribedRobot:
@@ -127,13 +129,16 @@ def chosen_robot(robot: str, description: Path | None = None) -> DescribedRobot:
     return named_robot(robot)
 
 
-def described(model: RobotModel, description: Description, find: Callable[[str], Path] = Path) -> DescribedRobot:
-    """The robot of a model and the parts that a description puts on it; find: where a part's file is.
+def described(
+    model: RobotModel, description: Description, find: Callable[[str], Path] = Path, drawn: bool = False
+) -> DescribedRobot:
+    """The robot of a model and the parts that a description puts on it. find: where a part's file is. drawn: as
+    `read_model`.
 
     Raises ValueError that begins with the description's file.
     """
     try:
-        return DescribedRobot(assembled(model, description, find), description)
+        return DescribedRobot(assembled(model, description, find, drawn), description)
     except ValueError as error:
         raise ValueError(f"{description.source}: {error}") from None
 
@@ -166,11 +171,11 @@ def shipped_model(description: Description, model: str | None = None) -> Path:
     return found
 
 
-def named_robot(name: str) -> DescribedRobot:
-    """As `Robot.named`."""
+def named_robot(name: str, drawn: bool = False) -> DescribedRobot:
+    """As `Robot.named`; drawn: as `read_model`."""
     description = shipped_description(name)
-    model = read_model(shipped_model(description))
-    return described(model, description, lambda part: shipped_model(description, part))
+    model = read_model(shipped_model(description), drawn)
+    return described(model, description, lambda part: shipped_model(description, part), drawn)
 
 
 def _outline(

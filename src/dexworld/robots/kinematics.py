@@ -123,12 +123,20 @@ class Kinematics:
         sources = torch.tensor([drives[link].source for link in order], dtype=torch.long)
         slides = torch.tensor([joints[link].slides for link in order], dtype=torch.bool)
         terms = torch.tensor(np.array([_terms(joints[link]) for link in order]))
+        axes = np.array([np.divide(joints[link].axis, np.linalg.norm(joints[link].axis)) for link in order])
+        self._axes = Constants(torch.tensor(axes).double()[:, None, :, None])
+        self._above = [(joint.parent, order.index(link), drives[link].source) for link, joint in enumerate(joints)]
         self._moves = Constants(sources, powers[..., None], slides[:, None, None, None], *terms[..., None].unbind(1))
         self._base = Constants(torch.eye(4, dtype=torch.float64)[None, :3, :, None], torch.eye(4).double()[3, :, None])
 
     def link(self, joint: int) -> tuple[int, int]:
         """(depth, row) of the link that a joint moves, or of `BASE`, in `Frames`."""
         return self._link[joint]
+
+    def axis(self, joint: int) -> np.ndarray:
+        """Direction (3,) of a joint's axis, in the frame that it moves."""
+        axes, row = self._axes.numbers[0], self._above[joint][1]
+        return axes[row, 0, :, 0].numpy()
 
     def places(self, points: Sequence[Point]) -> Places:
         """K points, each fixed to the link of a joint (or `BASE`) at an offset (3) in that joint's frame."""
@@ -149,6 +157,33 @@ class Kinematics:
             order[list(numbers)] = torch.arange(count, count + len(group))
             count += len(group)
         return Places(tuple(prepared), Constants(order))
+
+    def chains(self, points: Sequence[Point]) -> Constants:
+        """The joints that move each of K points, for `jacobian`: rows of points, of joints, and of controls."""
+        found = []
+        for number, (link, _) in enumerate(points):
+            while link != BASE:
+                link, row, source = self._above[link]
+                found.append((number, row, source))
+        return Constants(torch.tensor(found, dtype=torch.long).reshape(-1, 3).T)
+
+    def jacobian(self, joint_positions: Tensor, points: Tensor, frames: Frames, chains: Constants) -> Tensor:
+        """(..., 3, K, J): how K points (..., K, 3) of `frames` change with the controlled joint positions (..., J)."""
+        flat = joint_positions.reshape(-1, joint_positions.shape[-1]).T
+        sources, powers, slides, *_ = self._moves.like(flat)
+        (axes,), ((numbers, rows, controls),) = self._axes.like(flat), chains.like(flat)
+        poses = torch.cat(frames.levels[1:])
+        along = (poses[:, :, :3] * axes).sum(dim=2).index_select(0, rows)  # (pairs, 3, B)
+        placed = points.reshape(-1, *points.shape[-2:]).permute(1, 2, 0)  # (K, 3, B)
+        arms = placed.index_select(0, numbers) - poses[:, :, 3].index_select(0, rows)
+        moved = torch.where(slides[rows, 0], along, torch.linalg.cross(along, arms, dim=1))
+        if self._follows:
+            rising = powers[:, 1:] * torch.arange(1, powers.shape[1]).to(powers)[:, None]
+            moved = moved * _polynomial(rising, flat.index_select(0, sources)).index_select(0, rows)[:, None]
+        moved = moved.permute(2, 1, 0)
+        cells = moved.new_zeros(*moved.shape[:2], len(placed) * len(flat))
+        cells.index_add_(2, numbers * len(flat) + controls, moved)
+        return cells.reshape(*joint_positions.shape[:-1], 3, len(placed), len(flat))
 
     def frames(self, joint_positions: Tensor) -> Frames:
         """Poses of all links for controlled joint positions (..., J), in their dtype and on their device."""

@@ -4,6 +4,7 @@ Kinematics needs no mesh, so a missing or unreadable one is left out and listed.
 """
 
 import os
+import re
 import sys
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from dexworld.robots.shapes import Kind, Shape
 
 JointKind = Literal["free", "ball", "slide", "hinge"]
 _MESHES = {".stl", ".obj", ".msh"}
+_NO_COLOUR = (0.5, 0.5, 0.5, 1.0)  # MuJoCo's of geoms without one
 
 
 @dataclass(frozen=True)
@@ -108,8 +110,8 @@ def close_names(name: str, names: Sequence[str]) -> str:
     return f"; did you mean {', '.join(close)}?" if close else f"; it has {', '.join(names) or 'none'}"
 
 
-def read_model(path: str | Path) -> RobotModel:
-    """A robot file as numbers.
+def read_model(path: str | Path, drawn: bool = False) -> RobotModel:
+    """A robot file as numbers. drawn: of bodies with shapes to look at, take those, not the ones that collide.
 
     Raises FileNotFoundError, ImportError without MuJoCo, and ValueError with MuJoCo's own words for a broken file.
     """
@@ -121,16 +123,29 @@ def read_model(path: str | Path) -> RobotModel:
     except ImportError as error:
         raise ImportError("robot files are read by MuJoCo: pip install 'dexworld[sim]'") from error
     try:
-        spec = mujoco.MjSpec.from_file(str(path))
-        missing = _bared(mujoco, spec)
+        spec = _drawn_urdf(mujoco, path) if drawn else mujoco.MjSpec.from_file(str(path))
+        missing = _bared(mujoco, spec, drawn)
         model, missing = _compiled(spec, missing)
     except (ValueError, mujoco.FatalError) as error:
         raise ValueError(f"{path} is no MJCF or URDF that MuJoCo reads: {' '.join(str(error).split())}") from error
     return _numbers(mujoco, model, path, missing)
 
 
-def _bared(mujoco: Any, spec: Any) -> list[str]:
+def _drawn_urdf(mujoco: Any, path: Path) -> Any:
+    """A robot file with the shapes of a URDF that are only drawn, which MuJoCo leaves out unless the file says no."""
+    text = path.read_text("utf-8")
+    start = re.search(r"<robot\b[^>]*>", text)
+    if start is None:
+        return mujoco.MjSpec.from_file(str(path))
+    keep = '<mujoco><compiler discardvisual="false"/></mujoco>'
+    spec = mujoco.MjSpec.from_string(text[: start.end()] + keep + text[start.end() :])
+    spec.modelfiledir = str(path.parent)
+    return spec
+
+
+def _bared(mujoco: Any, spec: Any, drawn: bool) -> list[str]:
     """Leave only what moves and its shapes, so that nothing else stops compiling; lists the meshes that are lost."""
+    colours = {material.name: material.rgba.copy() for material in spec.materials}
     for kept in (spec.keys, spec.sensors, spec.actuators, spec.excludes, spec.pairs, spec.skins, spec.flexes):
         for element in list(kept):
             spec.delete(element)
@@ -141,7 +156,7 @@ def _bared(mujoco: Any, spec: Any) -> list[str]:
     files = {mesh.name: _mesh_file(spec, mesh) for mesh in spec.meshes}
     missing = []
     for body in spec.bodies:
-        solid = False
+        groups = set()
         for geom in list(body.geoms):
             file = files.get(geom.meshname) if geom.meshname else None
             if isinstance(file, str):
@@ -149,11 +164,12 @@ def _bared(mujoco: Any, spec: Any) -> list[str]:
             if isinstance(file, str) or geom.type in (mujoco.mjtGeom.mjGEOM_PLANE, mujoco.mjtGeom.mjGEOM_HFIELD):
                 spec.delete(geom)
                 continue
+            geom.rgba = colours.get(geom.material, geom.rgba)
             geom.material, geom.group = "", int(bool(geom.contype or geom.conaffinity))
             geom.contype = geom.conaffinity = 0  # no convex hulls
-            solid = solid or geom.group == 1
-        for geom in list(body.geoms) if solid else ():
-            if geom.group == 0:  # only drawn
+            groups.add(geom.group)
+        for geom in list(body.geoms) if len(groups) > 1 else ():
+            if geom.group == int(drawn):  # 0 is only drawn, 1 collides
                 spec.delete(geom)
     used = {geom.meshname for geom in spec.geoms}
     for mesh in list(spec.meshes):
@@ -232,16 +248,21 @@ def _numbers(mujoco: Any, model: Any, path: Path, missing: Sequence[str]) -> Rob
     names = {getattr(mujoco.mjtGeom, f"mjGEOM_{kind.upper()}"): kind for kind in Kind.__args__}  # type: ignore[attr-defined]
     shapes = []
     for index in range(model.ngeom):
-        mesh, vertices = int(model.geom_dataid[index]), np.zeros((0, 3))
+        mesh, vertices, faces = int(model.geom_dataid[index]), np.zeros((0, 3)), np.zeros((0, 3), np.int32)
         kind = names[mujoco.mjtGeom(model.geom_type[index])]
         if kind == "mesh":
             start = model.mesh_vertadr[mesh]
             vertices = model.mesh_vert[start : start + model.mesh_vertnum[mesh]].astype(float)
+            start = model.mesh_faceadr[mesh]
+            faces = model.mesh_face[start : start + model.mesh_facenum[mesh]].copy()
         place = _place(model.geom_pos[index], model.geom_quat[index])
-        collides = bool(model.geom_group[index])
-        shapes.append(
-            Shape(int(model.geom_bodyid[index]), kind, model.geom_size[index].copy(), place, vertices, collides)
+        body, size, collides = (
+            int(model.geom_bodyid[index]),
+            model.geom_size[index].copy(),
+            bool(model.geom_group[index]),
         )
+        rgba = tuple(map(float, model.geom_rgba[index]))
+        shapes.append(Shape(body, kind, size, place, vertices, collides, faces, None if rgba == _NO_COLOUR else rgba))
     return RobotModel(
         path,
         tuple(model.body(index).name for index in range(model.nbody)),

@@ -11,11 +11,15 @@ from dexworld.robots.kinematics import quaternion_matrix
 from dexworld.robots.model_file import Coupling, RobotModel, read_model
 
 
-def assembled(model: RobotModel, description: Description, find: Callable[[str], Path]) -> RobotModel:
-    """A model less what a description leaves out, with its parts; find: where a part's file is."""
+def assembled(
+    model: RobotModel, description: Description, find: Callable[[str], Path], drawn: bool = False
+) -> RobotModel:
+    """A model less what a description leaves out, with its parts. find: where a part's file is. drawn: as of
+    `read_model`.
+    """
     model = _without(model, description.without)
     for part in description.parts:
-        other = _without(read_model(find(part.model)), part.without)
+        other = _welded(_without(read_model(find(part.model), drawn), part.without))
         body, place = model.frame(part.on)
         moved = np.eye(4)
         moved[:3, :3], moved[:3, 3] = quaternion_matrix(part.rotation), part.offset
@@ -43,6 +47,14 @@ def _without(model: RobotModel, names: Sequence[str]) -> RobotModel:
         sites={name: (number[body], place) for name, (body, place) in model.sites.items() if body in number},
         shapes=tuple(replace(each, body=number[each.body]) for each in model.shapes if each.body in number),
         coupled={name: each for name, each in model.coupled.items() if {name, each.of} <= joints},
+    )
+
+
+def _welded(model: RobotModel) -> RobotModel:
+    """A model without the free joints by which its bodies hang in the world."""
+    rows = zip(model.joints, model.parents, strict=True)
+    return replace(
+        model, joints=tuple(tuple(j for j in joints if j.kind != "free" or parent) for joints, parent in rows)
     )
 
 

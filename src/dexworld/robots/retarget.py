@@ -19,6 +19,7 @@ __all__ = ["RetargetConfig", "Retargeted", "retarget"]
 SIDES = {"left": LEFT, "right": RIGHT}
 COINCIDE = 1e-6  # metres: a robot's finger that lies on another stands in for one that it doesn't have
 FEWEST = 3  # fingertips that place a hand
+PLACED_BY = 24  # frames that a place for two arms is found by
 KNUCKLES = (5, 9, 13, 17)  # of index to little finger
 
 
@@ -69,17 +70,21 @@ def retarget(
             other = "left" if side == "right" else "right"
             shown = f"no frame shows {FEWEST} fingertips of the {side} hand"
             raise ValueError(f"{shown}; take a robot with a {other} hand if that one is seen")
-    problem = RetargetProblem(robot, hand, human, seen, config, free=world_from_base is None)
     generator = generator or torch.Generator().manual_seed(0)
     if world_from_base is not None:
         base = torch.as_tensor(np.asarray(world_from_base)).double()
+        problem = RetargetProblem(robot, hand, human, seen, config, free=False)
         state = problem.solve(problem.best_start(base, generator))
     elif hand.side == "both":
-        found = problem.solve(problem.best_start(None, generator))
-        standing = found.base[len(human) // 2].expand(len(human), 4, 4)
+        some = torch.linspace(0, len(human) - 1, min(len(human), PLACED_BY)).long()
+        sparse = RetargetProblem(robot, hand, human[some], seen[some], config, free=True)
+        found = sparse.solve(sparse.best_start(None, generator))
+        nearest = (torch.arange(len(human))[:, None] - some).abs().argmin(dim=1)
+        standing = found.base[len(some) // 2].expand(len(human), 4, 4)
         problem = RetargetProblem(robot, hand, human, seen, config, free=False)
-        state = problem.solve(HandState(found.joints, standing))
+        state = problem.solve(HandState(found.joints[nearest], standing))
     else:
+        problem = RetargetProblem(robot, hand, human, seen, config, free=True)
         state = problem.solve(problem.beside_hand())
     error = (problem.points(state)[:, hand.tips] - human[:, hand.tips]).norm(dim=-1)
     error = torch.where(seen[:, hand.tips], error, torch.nan)

@@ -13,10 +13,9 @@ from torch import Tensor
 from dexworld.geometry import rigid, transform_points
 from dexworld.robots.robot import Robot
 
-DIFFERENCE = 1e-6  # radians or metres, of the derivatives along joints
 SETTLED = 1e-4  # relative change of the cost below which the solver stops
 _STANDS = 3.0  # of the change of a base's place (metres) or turn (radians) that shall not move
-STARTS = 64  # poses that are tried for an arm in the first frame
+STARTS, TRIED_FOR = 64, 10  # poses that are tried for an arm in one frame, and the solver's steps for each
 
 
 @dataclass(frozen=True)
@@ -65,11 +64,11 @@ class RetargetProblem:
         self.robot, self.hand, self.human, self.seen, self.config, self.free = robot, hand, human, seen, config, free
         self.tips, both = hand.tips, hand.side == "both"
         self.starts, self.ends = (list(rows) for rows in zip(*hand.bones, strict=True))
-        self.moving = torch.arange(0 if both or not free else robot.fingers.start, len(robot.joints))
-        # a hand alone goes along with the person's; two arms stand where they are
-        stiff = [config.smoothness] * len(self.moving) + [_STANDS if both else config.smoothness] * (6 * free)
-        self.stiff = torch.tensor(stiff, dtype=torch.float64)
+        self.moving = slice(0 if both or not free else robot.fingers.start, len(robot.joints))
         self.low, self.high = robot.limits.double()[self.moving].unbind(1)
+        # a hand alone goes along with the person's; two arms stand where they are
+        stiff = [config.smoothness] * len(self.low) + [_STANDS if both else config.smoothness] * (6 * free)
+        self.stiff = torch.tensor(stiff, dtype=torch.float64)
         self.middle = (self.low + self.high) / 2
         self.person = _directions(human, self.starts, self.ends)
         shown = seen[:, self.starts] & seen[:, self.ends]
@@ -95,11 +94,11 @@ class RetargetProblem:
         """
         shown = self.seen[:, self.tips].sum(dim=1)
         config, first = self.config, int((shown == shown.max()).nonzero()[0])
-        spread = torch.rand(STARTS, len(self.moving), generator=generator, dtype=torch.float64)
+        spread = torch.rand(STARTS, len(self.low), generator=generator, dtype=torch.float64)
         joints = self.low + spread * (self.high - self.low)
         joints[0] = self.middle
         human, seen = (each[first].expand(STARTS, *each.shape[1:]) for each in (self.human, self.seen))
-        loose = replace(config, smoothness=0.0)
+        loose = replace(config, smoothness=0.0, steps=min(config.steps, TRIED_FOR))
         tries = RetargetProblem(self.robot, self.hand, human, seen, loose, free=base is None)
         tries.stiff[:] = 0.0
         if base is None:
@@ -134,16 +133,20 @@ class RetargetProblem:
         return 0.5 * float(self.residuals(state).square().sum() + self.changes(state).square().sum())
 
     def jacobian(self, state: HandState) -> Tensor:
-        """(F, R, V) of `residuals`; along the joints by differences, whose error of 1e-6 the solver doesn't notice."""
-        count = len(self.moving)
-        joints = state.joints.repeat(1 + count, 1, 1)
-        joints[torch.arange(count) + 1, :, self.moving] += DIFFERENCE
-        points = self.robot.forward(joints).keypoints[..., self.hand.rows, :] @ state.base[:, :3, :3].transpose(1, 2)
-        moved = ((points[1:] - points[0]) / DIFFERENCE).permute(1, 2, 3, 0)  # (F, 21, 3, V)
-        bones = (points[0][:, self.ends] - points[0][:, self.starts])[..., None]
-        ahead, turned = bones / bones.norm(dim=2, keepdim=True), moved[:, self.ends] - moved[:, self.starts]
-        turned = (turned - ahead * (ahead * turned).sum(dim=2, keepdim=True)) / bones.norm(dim=2, keepdim=True)
-        told = torch.cat([moved[:, self.tips], turned], dim=1).flatten(1, 2) * self.weights[..., None]
+        """(F, R, V) of `residuals`."""
+        turn = state.base[:, :3, :3]
+        points, moved = self.robot.jacobian(state.joints)
+        points = points[:, self.hand.rows] @ turn.transpose(1, 2)
+        moved = moved[:, :, self.hand.rows, self.moving]  # (F, 3, rows, V)
+        moved = (turn @ moved.flatten(2)).view(moved.shape)
+        bones = (points[:, self.ends] - points[:, self.starts]).transpose(1, 2)[..., None]
+        length = bones.norm(dim=1, keepdim=True)
+        ahead, turned = bones / length, moved[:, :, self.ends] - moved[:, :, self.starts]
+        turned = (turned - ahead * (ahead * turned).sum(dim=1, keepdim=True)) / length
+        told = (
+            torch.cat([moved[:, :, self.tips], turned], dim=2).transpose(1, 2).flatten(1, 2) * self.weights[..., None]
+        )
+        count = told.shape[2]
         rest = self.config.rest * torch.eye(count, dtype=torch.float64).expand(len(told), -1, -1)
         along_joints = torch.cat([told, rest], dim=1)
         return torch.cat([along_joints, self._jacobian_of_base(state)], dim=2) if self.free else along_joints
@@ -157,11 +160,11 @@ class RetargetProblem:
         shifted = torch.zeros_like(turned)
         shifted[:, : len(self.tips)] = torch.eye(3, dtype=torch.float64)
         told = torch.cat([turned, shifted], dim=-1).flatten(1, 2) * self.weights[..., None]
-        return torch.cat([told, told.new_zeros(len(told), len(self.moving), 6)], dim=1)
+        return torch.cat([told, told.new_zeros(len(told), len(self.low), 6)], dim=1)
 
     def moved(self, state: HandState, step: Tensor) -> HandState:
         """The state after a step (F, V), within the limits."""
-        count, joints = len(self.moving), state.joints.clone()
+        count, joints = len(self.low), state.joints.clone()
         within = torch.minimum(torch.maximum(joints[:, self.moving] + step[:, :count], self.low), self.high)
         joints[:, self.moving] = within
         if not self.free:
@@ -202,8 +205,8 @@ class RetargetProblem:
     def _held(self, state: HandState, gradient: Tensor) -> Tensor:
         """Variables (F, V) that stay: joints at a limit, pushed beyond it."""
         held = torch.zeros_like(gradient, dtype=torch.bool)
-        joints, pushed = state.joints[:, self.moving], gradient[:, : len(self.moving)]
-        held[:, : len(self.moving)] = ((joints <= self.low) & (pushed > 0)) | ((joints >= self.high) & (pushed < 0))
+        joints, pushed = state.joints[:, self.moving], gradient[:, : len(self.low)]
+        held[:, : len(self.low)] = ((joints <= self.low) & (pushed > 0)) | ((joints >= self.high) & (pushed < 0))
         return held
 
 

@@ -20,6 +20,7 @@ from dexworld.robots.kinematics import Frames
 from dexworld.track import Track
 
 LIMIT_SLACK = 1e-4  # radians; rounding of float32 policies
+DIFFERENCE = 1e-6  # radians or metres, of derivatives that a robot has no formula for
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,14 @@ class Robot(ABC):
 
         Raises ValueError if the last dimension isn't J. Limits aren't checked here: see `clamp`.
         """
+
+    def jacobian(self, joint_positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Keypoints (..., 42, 3), and how the joints change them, (..., 3, 42, J). By default from differences."""
+        count = joint_positions.shape[-1]
+        steps = DIFFERENCE * torch.eye(count, dtype=joint_positions.dtype, device=joint_positions.device)
+        here, ahead = self.forward(joint_positions), self.forward(joint_positions[..., None, :] + steps)
+        change = (ahead.keypoints - here.keypoints[..., None, :, :]) / DIFFERENCE  # (..., J, 42, 3)
+        return here.keypoints, change.transpose(-3, -1)
 
     def outline(self, pose: HandPose) -> tuple[Tensor, Tensor]:
         """Spheres that cover the robot: centres (..., M, 3) in the base frame and radii (M,), metres.

@@ -1,6 +1,6 @@
 """Spheres that cover the shapes a robot file gives its bodies."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise, product
 from typing import Literal
 
@@ -16,7 +16,8 @@ _REACH = 1.15  # of a sphere's radius over half the length and width of its slic
 class Shape:
     """A solid of a body: its kind, half-sizes as MuJoCo gives them, and (4, 4) body_from_shape.
 
-    vertices: of a mesh, (V, 3) in its own frame, else empty. collides: False for what is only drawn.
+    vertices: of a mesh, (V, 3) in its own frame, else empty. collides: False for what is only drawn. faces: (N, 3) rows
+    of the vertices. rgba: its colour, None where the file gives none.
     """
 
     body: int
@@ -25,6 +26,8 @@ class Shape:
     body_from_shape: np.ndarray
     vertices: np.ndarray
     collides: bool
+    faces: np.ndarray = field(default_factory=lambda: np.zeros((0, 3), np.int32))
+    rgba: tuple[float, ...] | None = None
 
     def spheres(self) -> list[Sphere]:
         """Spheres in the body's frame. Those of a sphere and a capsule are exact or a little inside."""

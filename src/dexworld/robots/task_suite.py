@@ -13,12 +13,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from dexworld.robots.environment import Environment
+from dexworld.robots.robot_meshes import PLAIN, RobotLook
 
 _OURS = {
-    "kitchen": ("dexworld.sim.kitchen.kitchen_env", "KITCHEN"),
     "adroit": ("dexworld.sim.adroit.adroit_env", "ADROIT"),
     "dexjoco": ("dexworld.sim.dexjoco.dexjoco_env", "DEXJOCO"),
 }
+_OF_LOOKS = {"kitchen": ("dexworld.sim.kitchen.kitchen_env", "kitchen_suite")}  # functions of a `RobotLook`
 _OF_ROBOTS = {"table": ("dexworld.sim.table.table_env", "table_suite")}  # functions of a robot's name
 _GROUP = "dexworld.task_suites"
 
@@ -70,11 +71,14 @@ class TaskSuite:
             raise ValueError(f"tasks {unknown} are not in {self.name}; choose from {', '.join(self.tasks)}")
 
 
-def task_suite(name: str, robot: str = "") -> TaskSuite:
+def task_suite(name: str, robot: str = "", look: RobotLook = PLAIN) -> TaskSuite:
     """The suite of that name; robot: whose, as `described_robot.chosen_robot` takes it, for those of any robot.
 
-    Raises ValueError with the names there are, and where a robot is missing or not asked for.
+    look: of the kitchen's robot. Raises ValueError with the names there are, and where a robot is missing or not asked
+    for, as are meshes.
     """
+    if look.meshes and name not in _OF_LOOKS:
+        raise ValueError(f"env {name} draws its robot itself; --meshes is for {', '.join(_OF_LOOKS)}")
     if (name in _OF_ROBOTS) != bool(robot):
         raise ValueError(
             f"env {name} needs --robot: a description's file, or the name of a robot that dexworld ships"
@@ -84,10 +88,15 @@ def task_suite(name: str, robot: str = "") -> TaskSuite:
     if name in _OF_ROBOTS:
         module, attribute = _OF_ROBOTS[name]
         return getattr(import_module(module), attribute)(robot)
+    if name in _OF_LOOKS:
+        module, attribute = _OF_LOOKS[name]
+        return getattr(import_module(module), attribute)(look)
     if name in _OURS:
         module, attribute = _OURS[name]
         return getattr(import_module(module), attribute)
     others = {point.name: point for point in entry_points(group=_GROUP)}
     if name not in others:
-        raise ValueError(f"env {name!r} is unknown; choose from {', '.join((*_OURS, *_OF_ROBOTS, *others))}")
+        raise ValueError(
+            f"env {name!r} is unknown; choose from {', '.join((*_OF_LOOKS, *_OURS, *_OF_ROBOTS, *others))}"
+        )
     return others[name].load()

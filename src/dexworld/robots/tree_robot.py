@@ -40,6 +40,7 @@ class TreeRobot(Robot):
         self.limits, self.kinematics, self._wrist = limits, kinematics, layout.wrist
         rows = [layout.keypoints.get(row, (BASE, ORIGIN)) for row in range(NUM_KEYPOINTS)]
         self._points = kinematics.places([*rows, *layout.links])
+        self._chains = kinematics.chains(rows)
         self._spheres = kinematics.places([place for place, _ in spheres])
         valid = torch.tensor([row in layout.keypoints for row in range(NUM_KEYPOINTS)])
         self._numbers = Constants(valid, torch.tensor([radius for _, radius in spheres], dtype=torch.float64))
@@ -56,6 +57,12 @@ class TreeRobot(Robot):
             rotation = rotation @ self._turn.like(rotation)[0]
         valid, _ = self._numbers.like(keypoints)
         return HandPose(keypoints, valid, rotation, keypoints[..., self._wrist, :], links, frames)
+
+    def jacobian(self, joint_positions: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Robot.jacobian`, exact."""
+        pose = self.forward(joint_positions)
+        assert pose.frames is not None
+        return pose.keypoints, self.kinematics.jacobian(joint_positions, pose.keypoints, pose.frames, self._chains)
 
     def outline(self, pose: HandPose) -> tuple[Tensor, Tensor]:
         """The spheres that the robot was given, or as `Robot.outline`."""

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from dexworld.robots.observation import Observation
+from dexworld.robots.robot_meshes import PLAIN, RobotLook
 from dexworld.robots.safety import Clearance, JointLimits, Margins, SafetyFilter, joint_limits
 from dexworld.sim.kitchen.kitchen_env import KitchenEnv
 from dexworld.sim.kitchen.kitchen_tasks import Task, draw_episodes
@@ -50,6 +51,7 @@ class RobotConfig:
     """Simulated seconds in a second."""
     backend: Backend = "auto"
     """Renderer; `auto` takes the first that works."""
+    look: RobotLook = PLAIN
 
     def __post_init__(self) -> None:
         if not 0 <= self.dropped < 1 or not self.pace > 0:
@@ -155,7 +157,7 @@ class SimulatedRobot:
 
     def _built(self) -> KitchenEnv:
         config = self.config
-        (episode,) = draw_episodes(config.task, config.seed, 1, backend=config.backend)
+        (episode,) = draw_episodes(config.task, config.seed, 1, backend=config.backend, look=config.look)
         environment = KitchenEnv(backend=config.backend)
         environment.reset(options={"episode": episode})
         seen, margins = environment.observe(), Margins()

@@ -24,6 +24,7 @@ from dexworld.data.datasets import open_dataset
 from dexworld.data.files import check_same_settings, read_json
 from dexworld.data.parallel import parallel_map
 from dexworld.data.recordings import EpisodeDataset, EpisodeWriter
+from dexworld.robots.robot_meshes import PLAIN
 from dexworld.sim.adroit.adroit_exploration import AdroitConfig, record_adroit
 from dexworld.sim.dexjoco.dexjoco_exploration import DexJoCoConfig, record_dexjoco
 from dexworld.sim.gripper.droid_format import OUTCOMES, PARTIAL, find_droid, write_droid
@@ -34,6 +35,7 @@ from dexworld.sim.hands.human_video import HumanVideoConfig, film
 from dexworld.sim.kitchen.explore import ExploreConfig, holds_object, record_exploration
 from dexworld.sim.kitchen.kitchen_scene import seed_split
 from dexworld.sim.kitchen.object_scenes import PairConfig, PushConfig, record_pairs, record_pushes
+from dexworld.sim.kitchen.worn_meshes import check_look
 from dexworld.sim.render import Backend, choose_backend
 from dexworld.sim.table.table_exploration import TableConfig, record_table
 from dexworld.track import Track
@@ -91,6 +93,7 @@ def collect(scenes: SceneRange, explore: ExploreConfig = ExploreConfig(), progre
     holds no successful grasp and no successful place. How many were thrown away is in the dataset's `counts`.
     """
     backend = choose_backend(scenes.backend)
+    check_look(explore.look)
     settings = _recording_settings("dexworld.sim.explore", backend, explore=asdict(explore))
     writer = EpisodeWriter(scenes.output, settings)
     job = partial(_write_exploration, folder=scenes.output, settings=settings, explore=explore, backend=backend)
@@ -123,6 +126,7 @@ def collect_objects(scenes: SceneRange, recording: ObjectConfig, progress=iter) 
     """
     backend = choose_backend(scenes.backend)
     name, _ = _OBJECTS[type(recording)]
+    check_look(getattr(recording, "look", PLAIN))
     settings = _recording_settings(f"dexworld.sim.{name}", backend, **{name: asdict(recording)})
     writer = EpisodeWriter(scenes.output, settings)
     job = partial(_write_objects, folder=scenes.output, settings=settings, recording=recording, backend=backend)
@@ -220,8 +224,11 @@ def _sweep(partial_folder: Path, seeds: range) -> None:
 def _recording_settings(generator: str, backend: str, **content: Any) -> dict[str, Any]:
     """What decides the bytes of recordings, with lists for tuples as JSON has them.
 
-    Pictures of different renderers are not equal to the bit.
+    Pictures of different renderers are not equal to the bit. A look is named where it isn't the plain one.
     """
+    for values in content.values():
+        if values.get("look") == asdict(PLAIN):
+            del values["look"]
     content = json.loads(json.dumps(content))
     return {"generator": generator, **content, "backend": backend, "mujoco": mujoco.__version__}
 

@@ -19,6 +19,7 @@ from dexworld.evaluation.atomic import of_hands
 from dexworld.models.latent_readers import AUTO, Drawing, drawing_of
 from dexworld.models.world_model import load_world_model
 from dexworld.report.imagine import DIMMED
+from dexworld.robots.robot_meshes import PLAIN, RobotLook
 from dexworld.sim.kitchen.kitchen_env import KitchenEnv
 from dexworld.studio.hand_control import BodyPose, FreeHand, HandBody, HandControl
 from dexworld.studio.start_frame import Start, StartFrame, open_start, settled
@@ -92,13 +93,14 @@ class _Node(NamedTuple):
 
 
 class Imaginer:
-    """The model of a checkpoint, and the paths that it was led along. decoder: as of `drawing_of`."""
+    """The model of a checkpoint, and the paths that it was led along. decoder: as of `drawing_of`. look: of the
+    simulated robot."""
 
-    def __init__(self, checkpoint: str, decoder: str = AUTO) -> None:
+    def __init__(self, checkpoint: str, decoder: str = AUTO, look: RobotLook = PLAIN) -> None:
         self.model: Any = load_world_model(checkpoint)
         self.drawing: Drawing = drawing_of(self.model, decoder)
         self._kept: OrderedDict[tuple[Start, Path], _Node] = OrderedDict()
-        self._opened = lru_cache(maxsize=8)(lambda start: open_start(start, self.model.config.image_size))
+        self._opened = lru_cache(maxsize=8)(lambda start: open_start(start, self.model.config.image_size, look))
 
     def begin(self, start: Start) -> Begun:
         """Open a start. Raises ValueError where there is no such frame, or nothing to move in it."""
@@ -219,7 +221,8 @@ def _on_grid(values: Tensor, size: tuple[int, int]) -> np.ndarray:
 class TrueScene:
     """The simulator, led along the same paths: what really happens."""
 
-    def __init__(self) -> None:
+    def __init__(self, look: RobotLook = PLAIN) -> None:
+        self._look = look
         self._open: OrderedDict[int, tuple[KitchenEnv, dict[bytes, Any]]] = OrderedDict()
 
     def picture(self, seed: int, joints: tuple[bytes, ...]) -> np.ndarray:
@@ -241,7 +244,7 @@ class TrueScene:
 
     def _scene(self, seed: int) -> tuple[KitchenEnv, dict[bytes, Any]]:
         if seed not in self._open:
-            environment = KitchenEnv()
+            environment = KitchenEnv(look=self._look)
             settled(environment, seed)
             self._open[seed] = environment, {b"": environment.get_state()}
             while len(self._open) > SCENES:

@@ -14,9 +14,11 @@ from dexworld.planning.mpc import MPCPolicy
 from dexworld.planning.policies import world_model
 from dexworld.planning.sentence_goal import sentence_points
 from dexworld.report.play_demo import followed_points
+from dexworld.robots.robot_meshes import PLAIN, RobotLook
+from dexworld.sim.kitchen.allegro_body import ROBOT_GROUP
 from dexworld.sim.kitchen.kitchen_env import KitchenEnv
-from dexworld.sim.kitchen.kitchen_scene import ROBOT_GROUP
 from dexworld.sim.kitchen.kitchen_tasks import RADIUS, TASKS, TaskEpisode, draw_episodes
+from dexworld.sim.kitchen.worn_meshes import HIDDEN_GROUP
 from dexworld.studio.search_watch import SearchNews, WatchedSearch
 
 SCENES = 3  # that stay open
@@ -95,9 +97,10 @@ class _Open:
 
 
 class Planner:
-    """The planner of a checkpoint, for several visitors. decoder: as of `drawing_of`."""
+    """The planner of a checkpoint, for several visitors. decoder: as of `drawing_of`. look: of the simulated robot."""
 
-    def __init__(self, checkpoint: str, decoder: str = AUTO) -> None:
+    def __init__(self, checkpoint: str, decoder: str = AUTO, look: RobotLook = PLAIN) -> None:
+        self._look = look
         self.model: Any = load_world_model(checkpoint)
         self.drawing = drawing_of(self.model, decoder)
         self._open: OrderedDict[int, _Open] = OrderedDict()
@@ -174,7 +177,7 @@ class Planner:
     def _episode(self, choice: GoalChoice) -> TaskEpisode:
         key = (choice.task, choice.seed)
         if key not in self._episodes:
-            (self._episodes[key],) = draw_episodes(choice.task, choice.seed, 1)
+            (self._episodes[key],) = draw_episodes(choice.task, choice.seed, 1, look=self._look)
             while len(self._episodes) > 8:
                 self._episodes.popitem(last=False)
         return self._episodes[key]
@@ -220,7 +223,8 @@ def shapes(simulation: Any) -> tuple[Shape, ...]:
     objects = set(simulation.objects.tolist())
     for number in range(model.ngeom):
         kind = KINDS.get(int(model.geom_type[number]))
-        if kind is None or not (model.geom_group[number] == ROBOT_GROUP or int(model.geom_bodyid[number]) in objects):
+        of_robot = model.geom_group[number] in (ROBOT_GROUP, HIDDEN_GROUP)  # meshes are drawn by what is below them
+        if kind is None or not (of_robot or int(model.geom_bodyid[number]) in objects):
             continue
         rgba = model.geom_rgba[number]
         if rgba[3] < 0.05:

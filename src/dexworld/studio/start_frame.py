@@ -14,6 +14,7 @@ from dexworld.data.source import Source
 from dexworld.evaluation.atomic import INDEX_KNUCKLE, LITTLE_KNUCKLE, best_frame
 from dexworld.hands import LEFT, RIGHT, WRIST
 from dexworld.options import check_index
+from dexworld.robots.robot_meshes import PLAIN, RobotLook
 from dexworld.sim.kitchen.kitchen_env import KitchenEnv
 from dexworld.studio.hand_control import BodyPose, FreeHand, HandBody, RobotHand
 from dexworld.track import ArrayFrames, Track
@@ -72,11 +73,14 @@ def open_any(folder: str | Path) -> Source:
         return open_source(folder)
 
 
-def open_start(start: Start, image_size: tuple[int, int]) -> StartFrame:
-    """The start frame. Raises ValueError that says what is missing: an episode, a frame, or the hand in it."""
+def open_start(start: Start, image_size: tuple[int, int], look: RobotLook = PLAIN) -> StartFrame:
+    """The start frame. look: of the simulated robot.
+
+    Raises ValueError that says what is missing: an episode, a frame, or the hand in it.
+    """
     if start.folder:
         return _recorded(start, image_size)
-    environment = KitchenEnv()
+    environment = KitchenEnv(look=look)
     try:
         found = _simulated(environment, start, image_size)
     finally:

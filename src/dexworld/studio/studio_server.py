@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from dexworld.models.latent_readers import AUTO
 from dexworld.models.reference import REFERENCE
+from dexworld.robots.robot_meshes import PLAIN, RobotLook
 from dexworld.studio.desk import Desk, Job
 from dexworld.studio.imagination import Imaginer, TrueScene
 from dexworld.studio.imagine_session import Desks, ImagineSession
@@ -40,6 +41,7 @@ class StudioConfig:
     own way back. `auto` takes the shipped decoder for models with the reference's encoder; the page names it."""
     port: int = 8080
     """Port on this machine; where it is taken, the next free one. 0 takes any. The address is logged."""
+    look: RobotLook = PLAIN
     max_seconds: float | None = None
     """End after so many seconds; None stays until it is stopped."""
 
@@ -68,9 +70,9 @@ class StudioServer:
         except ImportError as error:
             raise ImportError(MISSING) from error
         self.desks = self._given or Desks(
-            model=Desk(Job(partial(Imaginer, self.checkpoint, self.config.decoder)), "of the model"),
-            scene=Desk(Job(TrueScene), "of the simulator"),
-            search=Desk(Job(partial(Planner, self.checkpoint, self.config.decoder)), "of searches"),
+            model=Desk(Job(partial(Imaginer, self.checkpoint, self.config.decoder, self.config.look)), "of the model"),
+            scene=Desk(Job(partial(TrueScene, self.config.look)), "of the simulator"),
+            search=Desk(Job(partial(Planner, self.checkpoint, self.config.decoder, self.config.look)), "of searches"),
         )
         self.first = Start(folder=self.dataset) if self.dataset else Start(seed=self.config.seed)
         self.desks.model.ask(("frame", (self.first, (), False)))  # so that the first visitor finds it done

@@ -14,10 +14,9 @@ import mujoco
 import numpy as np
 
 from dexworld.robots.franka_allegro import ARM
-from dexworld.sim.kitchen.allegro_body import add_arm
+from dexworld.sim.kitchen.allegro_body import ROBOT_GROUP, add_arm
 from dexworld.sim.kitchen.kitchen_scene import (
     COUNTER_TOP,
-    ROBOT_GROUP,
     Layout,
     add_decor,
     build_scene,

@@ -28,7 +28,7 @@ REST_POSE = np.array(REST_ARM + OPEN_FINGERS)
 
 _GEOM = mujoco.mjtGeom
 _WHITE, _DARK, _TIP = [0.9, 0.9, 0.92, 1], [0.2, 0.2, 0.2, 1], [0.9, 0.9, 0.9, 1]
-_ROBOT_GROUP = 2
+ROBOT_GROUP = 2  # geoms of the robot; objects and room are group 0
 _ARM_MASS = (4.97, 0.65, 3.23, 3.59, 1.23, 1.67, 0.74)
 _ARM_STIFFNESS = (2000, 2000, 1500, 1500, 800, 800, 400)  # N m / rad
 _FINGER_STIFFNESS, _FINGER_DAMPING = 5.0, 0.1
@@ -75,7 +75,7 @@ def add_arm(
     base = spec.worldbody.add_body(name=BASE_BODY, pos=position, quat=quaternion, gravcomp=1)
     base.add_geom(
         type=_GEOM.mjGEOM_CYLINDER, fromto=[0, 0, 0, 0, 0, 0.14], size=[0.065, 0, 0], rgba=_WHITE, mass=0.7,
-        group=_ROBOT_GROUP,
+        group=ROBOT_GROUP,
     )  # fmt: skip
     body = base
     for index, joint in enumerate(robot.ARM):
@@ -83,14 +83,14 @@ def add_arm(
         for start, end, radius in _ARM_CAPSULES[index]:
             body.add_geom(
                 type=_GEOM.mjGEOM_CAPSULE, fromto=[*start, *end], size=[radius, 0, 0], rgba=_WHITE,
-                group=_ROBOT_GROUP, mass=_ARM_MASS[index] / len(_ARM_CAPSULES[index]), solref=[0.01, 1],
+                group=ROBOT_GROUP, mass=_ARM_MASS[index] / len(_ARM_CAPSULES[index]), solref=[0.01, 1],
             )  # fmt: skip
         stiffness = _ARM_STIFFNESS[index]
         _add_motor(spec, joint, stiffness, damping=1.8 * math.sqrt(0.6 * stiffness))
     flange = body.add_body(name=FLANGE_BODY, pos=robot.FLANGE, gravcomp=1)
     flange.add_geom(
         type=_GEOM.mjGEOM_CYLINDER, fromto=[0, 0, -0.02, 0, 0, 0], size=[0.035, 0, 0], rgba=[0.3, 0.3, 0.3, 1],
-        group=_ROBOT_GROUP, mass=0.05,
+        group=ROBOT_GROUP, mass=0.05,
     )  # fmt: skip
     links = [f"arm_link{index}" for index in range(1, 8)]
     for near, far in [*zip(links, links[2:], strict=False), (BASE_BODY, "arm_link2"), ("arm_link5", FLANGE_BODY)]:
@@ -109,7 +109,7 @@ def keypoint_bodies(tips: str = "true") -> tuple[str, ...]:
 
 
 def _add_pedestal(world) -> None:
-    style = {"rgba": [0.25, 0.25, 0.27, 1], "contype": 0, "conaffinity": 0, "group": _ROBOT_GROUP}
+    style = {"rgba": [0.25, 0.25, 0.27, 1], "contype": 0, "conaffinity": 0, "group": ROBOT_GROUP}
     world.add_geom(type=_GEOM.mjGEOM_CYLINDER, size=[0.09, 0.42, 0], pos=[0.16, 0, 0.42], **style)
     world.add_geom(type=_GEOM.mjGEOM_BOX, size=[0.07, 0.12, 0.2], pos=[0.16, 0, 0.75], **style)
 
@@ -131,7 +131,7 @@ def _add_motor(spec, joint: robot.Joint, stiffness: float, damping: float) -> No
 
 
 def _add_hand(spec: mujoco.MjSpec, flange) -> None:
-    style = {"group": _ROBOT_GROUP, "friction": [1.2, 0.02, 0.001], "condim": 4, "solref": [0.01, 1]}
+    style = {"group": ROBOT_GROUP, "friction": [1.2, 0.02, 0.001], "condim": 4, "solref": [0.01, 1]}
     palm = flange.add_body(name=PALM_BODY, pos=robot.HAND_ON_FLANGE, gravcomp=1)
     size, place = [0.0204, 0.0565, 0.0475], [-0.0093, 0, -0.0475]
     palm.add_geom(type=_GEOM.mjGEOM_BOX, size=size, pos=place, mass=0.4154, rgba=_DARK, **style)

@@ -12,6 +12,7 @@ from itertools import count
 
 import numpy as np
 
+from dexworld.robots.robot_meshes import PLAIN, RobotLook
 from dexworld.sim.kitchen.allegro_body import REST_POSE
 from dexworld.sim.kitchen.expert import (
     FINGERS_CLOSED,
@@ -57,6 +58,7 @@ class ExploreConfig:
     weights: tuple[float, float, float, float] = (0.3, 0.3, 0.32, 0.08)
     arm_noise: float = 0.03  # radians, standard deviation on every arm target
     finger_noise: float = 0.12
+    look: RobotLook = PLAIN
 
     def __post_init__(self) -> None:
         if self.frames < 2 or len(self.weights) != len(STRATEGIES) or min(self.weights) < 0 or sum(self.weights) <= 0:
@@ -74,7 +76,7 @@ def record_exploration(
     config = config or ExploreConfig()
     rng = np.random.default_rng([seed, 3, attempt])
     strategy = str(rng.choice(STRATEGIES, p=np.array(config.weights) / sum(config.weights)))
-    with Simulation(random_layout(seed), backend) as simulation:
+    with Simulation(random_layout(seed, config.look), backend) as simulation:
         rows: list[dict[str, np.ndarray]] = []
         ticks = count()
 
@@ -88,8 +90,13 @@ def record_exploration(
             targets, seconds = next(moves)
             simulation.move(np.clip(targets, *simulation.joint_limits.T), seconds, record)
     rows = [row | {"attempt": np.array(attempt)} for row in rows]
-    source = f"simulated exploration, {strategy}, seed {seed}"
+    source = f"simulated exploration, {strategy}, seed {seed}{worn(config.look, seed)}"
     return recorded(rows, source, strategy, seed, FRAMES_PER_SECOND, (*COLUMNS, "attempt"))
+
+
+def worn(look: RobotLook, seed: int) -> str:
+    """What the source of a recording says of the meshes in it."""
+    return f", meshes {look.worn(seed)}" if look.worn(seed) else ""
 
 
 def holds_object(episode: Track) -> bool:

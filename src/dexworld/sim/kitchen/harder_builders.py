@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from dexworld.robots.robot_meshes import PLAIN, RobotLook
 from dexworld.sim.kitchen.expert import (
     FINGERS_CLOSED,
     FINGERS_OPEN,
@@ -132,7 +133,7 @@ def build_reach_clutter(simulation: Simulation, rng: np.random.Generator) -> Sta
     raise NoEpisode("no way past an object on the straight way")
 
 
-def push_around_layout(seed: int) -> Layout:
+def push_around_layout(seed: int, look: RobotLook = PLAIN) -> Layout:
     """The scene of `seed` with two objects only: a low one that can be pushed far without toppling, and the obstacle.
 
     The obstacle waits at the counter's far left; the start state has it on the straight way.
@@ -143,7 +144,7 @@ def push_around_layout(seed: int) -> Layout:
     obstacle = random_object(rng, ("box", "can", "bottle"))
     yaw, turned = rng.uniform(-math.pi, math.pi, 2).tolist()
     positions = (random_spot(rng, _PUSHED_FROM), _WAITING)
-    return replace(random_layout(seed), objects=(pushed, obstacle), positions=positions, yaws=(yaw, turned))
+    return replace(random_layout(seed, look), objects=(pushed, obstacle), positions=positions, yaws=(yaw, turned))
 
 
 def build_push_around(simulation: Simulation, rng: np.random.Generator) -> States:

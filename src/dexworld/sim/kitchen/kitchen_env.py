@@ -1,6 +1,7 @@
 """The kitchen as a Gymnasium environment: one step is one step of the world model, a second of robot motion."""
 
 import logging
+from functools import partial
 from typing import Any
 
 import gymnasium
@@ -9,6 +10,7 @@ import numpy as np
 from dexworld.hands import NUM_KEYPOINTS
 from dexworld.robots.franka_allegro import FrankaAllegro, TipConvention
 from dexworld.robots.observation import Observation
+from dexworld.robots.robot_meshes import PLAIN, RobotLook
 from dexworld.robots.task_suite import TaskSuite
 from dexworld.sim.kitchen import kitchen_tasks as tasks
 from dexworld.sim.kitchen.kitchen_scene import COUNTER_BOX, IMAGE_SIZE, TRAINING_SEEDS, Layout, random_layout
@@ -34,8 +36,8 @@ class KitchenEnv(gymnasium.Env):
     Without a task the scene just stands there to be explored, and nothing truncates.
 
     task: of resets whose options name none, so also of those by which a vector environment goes on. tips: as of
-    `FrankaAllegro`. render_mode: `rgb_array` or None; `render` gives the picture in both. Raises ValueError for an
-    unknown task or mode.
+    `FrankaAllegro`. render_mode: `rgb_array` or None; `render` gives the picture in both. look: meshes that the robot
+    wears; an episode that is given to `reset` has its own. Raises ValueError for an unknown task or mode.
     """
 
     keep_out = (COUNTER_BOX,)
@@ -47,12 +49,13 @@ class KitchenEnv(gymnasium.Env):
         backend: str = "auto",
         tips: TipConvention = "true",
         render_mode: str | None = "rgb_array",
+        look: RobotLook = PLAIN,
     ):
         if task is not None and task not in ALL_TASKS:
             raise ValueError(f"task {task!r} is unknown; choose from {', '.join(ALL_TASKS)}")
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ValueError(f"render_mode {render_mode!r} is unknown; choose 'rgb_array' or None")
-        self._task, self._backend = task, backend
+        self._task, self._backend, self._look = task, backend, look
         self.render_mode = render_mode
         self.robot = FrankaAllegro(tips)
         self.simulation: Simulation | None = None
@@ -96,7 +99,7 @@ class KitchenEnv(gymnasium.Env):
             seed, episode = self._drawn(task or self._task, seed, exact=task is not None)
         else:
             seed = episode.seed
-        simulation = self._load(random_layout(seed) if episode is None else episode.layout)
+        simulation = self._load(random_layout(seed, self._look) if episode is None else episode.layout)
         self.episode, self._taken = episode, 0
         info: dict[str, Any] = {"seed": seed}
         if episode is not None:
@@ -169,7 +172,7 @@ class KitchenEnv(gymnasium.Env):
             drawn = int(self.np_random.integers(TRAINING_SEEDS.start, TRAINING_SEEDS.stop)) if seed is None else seed
             if task is None:
                 return drawn, None
-            episode = draw_episode(task, drawn, self._backend)
+            episode = draw_episode(task, drawn, self._backend, self._look)
             if isinstance(episode, TaskEpisode):
                 return episode.seed, episode
             without = f"scene {drawn} has no {task} episode: {episode.reason}"
@@ -203,6 +206,11 @@ class KitchenEnv(gymnasium.Env):
         self._ticks += 1
 
 
-KITCHEN = TaskSuite(
-    "kitchen", {task: task for task in ALL_TASKS}, TASKS, draw_episode, lambda task, backend: KitchenEnv(task, backend)
-)
+def kitchen_suite(look: RobotLook = PLAIN) -> TaskSuite:
+    """The kitchen's tasks, played by a robot of this look."""
+    tasks: dict[str, str] = {task: task for task in ALL_TASKS}
+    draw = partial(draw_episode, look=look)
+    return TaskSuite("kitchen", tasks, TASKS, draw, lambda task, backend: KitchenEnv(task, backend, look=look))
+
+
+KITCHEN = kitchen_suite()

@@ -13,8 +13,10 @@ from functools import partial
 import mujoco
 import numpy as np
 
+from dexworld.robots.robot_meshes import PLAIN, RobotLook
 from dexworld.sim.kitchen.allegro_body import add_robot
 from dexworld.sim.kitchen.objects import ObjectSpec, add_object, random_object
+from dexworld.sim.kitchen.worn_meshes import wear
 from dexworld.sim.poses import quaternion, turn_about_x, turn_about_z
 
 COUNTER_TOP, COUNTER_FRONT = 0.92, 0.45
@@ -24,7 +26,6 @@ CAMERA_POSITION = (0.212, 0.0, 1.614)
 CAMERA_PITCH_DEG = 30.0
 CAMERA_FOVY_DEG = 2 * math.degrees(math.atan(274 / 357.52607778))  # 960 x 600 at 80 degrees, 26 rows cut at both edges
 EGO_CAMERA = "ego"
-ROBOT_GROUP = 2  # geoms of the robot; objects and room are group 0
 
 # Where the hand can work: object centres are drawn from this rectangle (x low, x high, y low, y high).
 WORK_AREA = (0.62, 0.88, -0.28, 0.08)
@@ -54,6 +55,7 @@ class Layout:
     camera_tilt_deg: tuple[float, ...]  # extra pitch, yaw, roll
     counter_depth: float
     furniture: str  # plain, sink, stove or shelf
+    meshes: str = ""  # that the robot wears, as of `RobotLook`
 
 
 def seed_split(seed: int) -> str:
@@ -63,7 +65,7 @@ def seed_split(seed: int) -> str:
     return "validation" if seed in VALIDATION_SEEDS else "evaluation"
 
 
-def random_layout(seed: int) -> Layout:
+def random_layout(seed: int, look: RobotLook = PLAIN) -> Layout:
     """Draw a scene. Object 0, the one that tasks are about, stands in `WORK_AREA`."""
     rng = np.random.default_rng([seed, 1])
     count = int(rng.integers(1, 6))
@@ -77,6 +79,7 @@ def random_layout(seed: int) -> Layout:
         camera_tilt_deg=tuple(rng.normal(0, 1.2, 3).tolist()),
         counter_depth=float(rng.uniform(0.6, 0.74)),
         furniture=str(rng.choice(["plain", "sink", "stove", "shelf"])),
+        meshes=look.worn(seed),
     )
 
 
@@ -139,6 +142,8 @@ def build_scene(layout: Layout, mount: Callable[[mujoco.MjSpec], None] = add_rob
         place = np.array([x, y, COUNTER_TOP + item.half_height + 0.001])
         add_object(spec.worldbody, f"object{index}", item, place, yaw)
     mount(spec)
+    if layout.meshes:
+        wear(spec, layout.meshes)
     return spec.compile()
 
 

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from dexworld.hands import RIGHT, WRIST
+from dexworld.robots.robot_meshes import PLAIN, RobotLook
 from dexworld.robots.task_suite import Rejection
 from dexworld.sim.kitchen import harder_builders, task_builders
 from dexworld.sim.kitchen.kitchen_scene import Layout, random_layout
@@ -61,12 +62,12 @@ class TaskEpisode:
     start_objects: np.ndarray
 
 
-def draw_episode(task: str, seed: int, backend: str = "auto") -> TaskEpisode | Rejection:
+def draw_episode(task: str, seed: int, backend: str = "auto", look: RobotLook = PLAIN) -> TaskEpisode | Rejection:
     """The episode of `task` in the scene of `seed`, or why there is none. About half a CPU-second."""
     if task not in ALL_TASKS:
         raise ValueError(f"task {task!r} is unknown; choose from {', '.join(ALL_TASKS)}")
     rng = np.random.default_rng([seed, 4, ALL_TASKS.index(task)])
-    layout = harder_builders.push_around_layout(seed) if task == "push_around" else random_layout(seed)
+    layout = (harder_builders.push_around_layout if task == "push_around" else random_layout)(seed, look)
     with Simulation(layout, backend) as simulation:
         simulation.move(simulation.joint_targets, 0.3)
         try:
@@ -83,12 +84,17 @@ def draw_episode(task: str, seed: int, backend: str = "auto") -> TaskEpisode | R
 
 
 def draw_episodes(
-    task: str, first_seed: int, count: int, rejections: Counter | None = None, backend: str = "auto"
+    task: str,
+    first_seed: int,
+    count: int,
+    rejections: Counter | None = None,
+    backend: str = "auto",
+    look: RobotLook = PLAIN,
 ) -> Iterator[TaskEpisode]:
     """`count` episodes from consecutive seeds; `rejections` counts the reasons of the seeds passed over."""
     seed = first_seed
     while count > 0:
-        episode = draw_episode(task, seed, backend)
+        episode = draw_episode(task, seed, backend, look)
         seed += 1
         if isinstance(episode, Rejection):
             if rejections is not None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
+from dexworld.robots.robot_meshes import PLAIN, RobotLook
 from dexworld.sim.kitchen.expert import (
     FINGERS_CLOSED,
     FINGERS_OPEN,
@@ -22,12 +23,13 @@ from dexworld.sim.kitchen.expert import (
     rake_rotation,
     solve_arm,
 )
-from dexworld.sim.kitchen.explore import COLUMNS, random_fingers, random_target, recorded
+from dexworld.sim.kitchen.explore import COLUMNS, random_fingers, random_target, recorded, worn
 from dexworld.sim.kitchen.kitchen_scene import COUNTER_AREA, COUNTER_TOP, random_layout, random_spot
 from dexworld.sim.kitchen.kitchen_simulation import ARM, MAX_OBJECTS, Simulation
 from dexworld.sim.kitchen.objects import KINDS
 from dexworld.sim.kitchen.task_builders import AWAY_POSE, step
 from dexworld.sim.poses import heading, orient, quaternion, turn_about_z
+from dexworld.sim.renderer import DEFAULT_VIEW
 from dexworld.track import Track
 
 COUNTER_POINTS = 6
@@ -50,6 +52,7 @@ class PushConfig:
     straight: float = 0.4
     aside: float = 0.02
     grasps: float = 0.0
+    look: RobotLook = PLAIN
 
     def __post_init__(self) -> None:
         if self.frames < 2 or not 0 <= self.straight <= 1 or self.aside < 0 or not 0 <= self.grasps <= 1:
@@ -66,6 +69,7 @@ class PairConfig:
 
     frames: int = 8
     spread: float = 0.09
+    look: RobotLook = PLAIN
 
     def __post_init__(self) -> None:
         if self.frames < 2 or self.spread <= 0:
@@ -119,14 +123,14 @@ class Points:
         model, data = self._simulation.model, self._simulation.data
         eye, geom = self._simulation.world_from_camera[:3, 3].copy(), np.full(1, -1, np.int32)
         ray = (place - eye) / np.linalg.norm(place - eye)
-        distance = mujoco.mj_ray(model, data, eye, ray, None, 1, -1, geom)
+        distance = mujoco.mj_ray(model, data, eye, ray, DEFAULT_VIEW.mask(), 1, -1, geom)
         return (int(model.geom_bodyid[geom[0]]) if geom[0] >= 0 else -1), float(distance)
 
 
 def record_pushes(seed: int, config: PushConfig = PushConfig(), backend: str = "auto") -> Track:
     """An episode of pushes in the scene of `seed`, one frame a second; columns as of exploration, and `points`."""
     rng = np.random.default_rng([seed, 5])
-    with Simulation(random_layout(seed), backend) as simulation:
+    with Simulation(random_layout(seed, config.look), backend) as simulation:
         simulation.move(simulation.joint_targets, 0.3)
         points, rows = Points(simulation, rng), []
         moves = _push_moves(simulation, rng, config)
@@ -135,19 +139,19 @@ def record_pushes(seed: int, config: PushConfig = PushConfig(), backend: str = "
             if len(rows) == config.frames:
                 break
             step(simulation, np.clip(next(moves), *simulation.joint_limits.T))
-    return recorded(rows, f"simulated pushes, seed {seed}", "push", seed, 1.0, _LABELS)
+    return recorded(rows, f"simulated pushes, seed {seed}{worn(config.look, seed)}", "push", seed, 1.0, _LABELS)
 
 
 def record_pairs(seed: int, config: PairConfig = PairConfig(), backend: str = "auto") -> Track:
     """Pictures of the scene of `seed` with its objects set down anew, "a second" apart; columns as of pushes."""
     rng = np.random.default_rng([seed, 6])
-    with Simulation(random_layout(seed), backend) as simulation:
+    with Simulation(random_layout(seed, config.look), backend) as simulation:
         points, rows = Points(simulation, rng), []
         home = simulation.data.qpos.copy()
         for _ in range(config.frames):
             _rearrange(simulation, rng, home, config.spread)
             rows.append(simulation.observation() | simulation.object_row() | described(simulation) | points.row())
-    return recorded(rows, f"static pairs, seed {seed}", "pairs", seed, 1.0, _LABELS)
+    return recorded(rows, f"static pairs, seed {seed}{worn(config.look, seed)}", "pairs", seed, 1.0, _LABELS)
 
 
 def described(simulation: Simulation) -> dict[str, np.ndarray]:
