@@ -2,6 +2,7 @@
 
 import logging
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -149,7 +150,7 @@ def test_a_robots_limits_are_its_own_less_the_margins():
     np.testing.assert_allclose(found.high, whole[:, 1] - 0.05)
     np.testing.assert_allclose(found.velocity, 0.4 * np.array(ROBOT.motion.velocity))
     np.testing.assert_allclose(found.acceleration, 0.5 * np.array(ROBOT.motion.acceleration))
-    assert JointLimits(**found.as_dict()).names == ROBOT.joints
+    assert JointLimits(**asdict(found)).names == ROBOT.joints
     assert len(joint_limits(FrankaGripper()).names) == 8
     with pytest.raises(ValueError, match="margins"):
         Margins(velocity=0.0)

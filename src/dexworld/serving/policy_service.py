@@ -4,7 +4,7 @@ import logging
 import math
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -137,7 +137,7 @@ class PolicyService:
         config = self.config
         names = {"policy": config.policy, "checkpoint": config.checkpoint, "robot": config.robot, "task": config.task}
         facts = {"joints": list(self.limits.names), "image_size": [height, width], "step_seconds": STEP_SECONDS}
-        return names | facts | {"limits": self.limits.as_dict(), "clock": True, "underway": self.ahead}
+        return names | facts | {"limits": asdict(self.limits), "clock": True, "underway": self.ahead}
 
     def session(self) -> "PolicySession":
         """The state of a new connection."""
