@@ -5,6 +5,7 @@ import sys
 from dataclasses import replace
 
 import msgpack
+import mujoco
 import numpy as np
 import pytest
 import torch
@@ -18,6 +19,7 @@ from dexworld.models.dexwm import DexWM
 from dexworld.planning.presets import PlannerOptions
 from dexworld.robots.franka_allegro import OPEN_FINGERS, FrankaAllegro
 from dexworld.robots.observation import Observation
+from dexworld.robots.robot import Robot
 from dexworld.serving.camera_input import CameraInput
 from dexworld.serving.policy_service import PolicyConfig, PolicyService
 from dexworld.serving.serve_config import ServerConfig
@@ -260,17 +262,34 @@ def test_clicks_are_taken_on_the_raw_picture(raw_service):
 
 def test_a_camera_on_the_hand_moves_with_the_flange(config):
     mounted = HandEye(True, BASE_FROM_CAMERA)
-    seen = CameraInput(Camera(INTRINSICS, (224, 392)), mounted, (224, 392)).filled(observation(), set())
+    camera = CameraInput(Camera(INTRINSICS, (224, 392)), mounted, (224, 392), FrankaAllegro())
+    seen = camera.filled(observation(), set())
     pose, wrist = np.asarray(seen["world_from_camera"]), FrankaAllegro().forward(torch.from_numpy(READY)).wrist
     flange = pose @ np.linalg.inv(BASE_FROM_CAMERA)
     np.testing.assert_allclose(flange[:3, 3], wrist, atol=1e-9)
     turned = READY + 0.5 * np.eye(23)[6]
-    other = CameraInput(Camera(INTRINSICS, (224, 392)), mounted, (224, 392)).filled(
-        observation(joint_positions=turned), set()
-    )
+    other = camera.filled(observation(joint_positions=turned), set())
     flange = flange[:3, :3].T @ (np.asarray(other["world_from_camera"]) @ np.linalg.inv(BASE_FROM_CAMERA))[:3, :3]
     about_z = [[np.cos(0.5), -np.sin(0.5), 0], [np.sin(0.5), np.cos(0.5), 0], [0, 0, 1]]
     np.testing.assert_allclose(flange, about_z, atol=1e-9)
+
+
+def test_a_camera_on_the_hand_of_a_described_robot_moves_with_the_body_that_its_file_names(tmp_path):
+    (tmp_path / "hand.xml").write_text(hand_mjcf())
+    (tmp_path / "hand.toml").write_text(HAND_TOML)
+    robot = Robot.from_file(tmp_path / "hand.xml", tmp_path / "hand.toml")
+    joints = robot.limits.mean(-1).numpy()
+    mounted = HandEye(True, BASE_FROM_CAMERA, effector="thumb1")
+    camera = CameraInput(Camera(INTRINSICS, (224, 392)), mounted, (224, 392), robot)
+    seen = camera.filled(observation(joint_positions=joints, world_from_base=MOVED), set())
+    model = mujoco.MjModel.from_xml_path(str(tmp_path / "hand.xml"))
+    data = mujoco.MjData(model)
+    for name, position in zip(robot.joints, joints, strict=True):
+        data.joint(name).qpos[0] = position
+    mujoco.mj_kinematics(model, data)
+    body = np.eye(4)
+    body[:3, :3], body[:3, 3] = data.body("thumb1").xmat.reshape(3, 3), data.body("thumb1").xpos
+    np.testing.assert_allclose(seen["world_from_camera"], MOVED @ body @ BASE_FROM_CAMERA, atol=1e-9)
 
 
 def test_what_contradicts_the_camera_is_refused(raw_service, config, tmp_path):
@@ -296,7 +315,10 @@ def test_what_contradicts_the_camera_is_refused(raw_service, config, tmp_path):
     mounted = {"camera": tmp_path / "own.yaml", "hand_eye": tmp_path / "hand.yaml"}
     assert not PolicyService(replace(config, **mounted)).ahead
     described = {"robot": str(tmp_path / "hand.xml"), "description": tmp_path / "hand.toml"}
-    with pytest.raises(ValueError, match=r"flange of .* is not known"):
+    with pytest.raises(ValueError, match="robot_effector_frame"):
+        PolicyService(replace(config, **mounted, **described))
+    write_hand_eye(tmp_path / "hand.yaml", HandEye(True, np.eye(4), effector="wrist"))
+    with pytest.raises(ValueError, match="no body or site 'wrist'"):
         PolicyService(replace(config, **mounted, **described))
     with pytest.raises(ValueError, match="needs --camera"):
         PolicyService(replace(config, hand_eye=tmp_path / "c.yaml"))
