@@ -1,8 +1,8 @@
 """How often a robot behind sockets does its task, and a planner that moves the simulator itself, in the same scenes.
 
-`in_process` steps the environment. `served` is a policy server in a process of its own, and here the client and a
-simulated robot with its clock, as `dexworld serve`, `examples/kitchen_client.py` and `dexworld play-robot` are. `bad_line`
-also loses 10 % of the frames and delays each by up to 100 ms. What was played is kept, and not played again.
+`in_process` steps the environment. `served` is a policy server in a process of its own, and here a client and a robot
+with its clock, as `dexworld serve`, `examples/kitchen_client.py` and `dexworld play-robot` are. `bad_line` also loses
+10 % of the frames and delays each by up to 100 ms. What was played is kept, and not played again.
 """
 
 import logging
@@ -32,10 +32,11 @@ from dexworld.sim.kitchen.kitchen_tasks import ALL_TASKS, MOVES, TaskEpisode, dr
 from dexworld_client import Client, ControlLoop, JointLimits
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "examples"))
-from kitchen_client import RobotLink  # noqa: E402
+from kitchen_client import RobotLink
 
 LINES = {"served": {}, "bad_line": {"dropped": 0.1, "jitter_ms": 100.0}}
 WAYS = ("in_process", *LINES)
+WORST = ("beyond_position", "share_of_velocity", "share_of_acceleration", "depth")  # as a robot reports them
 AGE_S = 600.0  # of a frame, on a machine that others use
 
 
@@ -61,8 +62,7 @@ def behind_sockets(episode: TaskEpisode, config: RobotConfig, policy: str) -> di
             done = robot.outcome()
     finally:
         robot.stop()
-    names = ("success", "distance", "beyond_position", "share_of_velocity", "share_of_acceleration", "depth")
-    return {name: done[name] for name in names}
+    return {name: done[name] for name in ("success", "distance", *WORST)}
 
 
 @contextmanager
@@ -86,7 +86,7 @@ def _serve(config: PolicyConfig, told: Connection) -> None:
 
 
 def summary(ledger: Ledger) -> dict[str, Any]:
-    """Rates and distances of each way, of the scenes that all of them played, and how the others differ from the first."""
+    """Rates and distances of each way, and how far those over sockets are from the one without, in the same scenes."""
     rows = {way: [each[way] for each in ledger.results()] for way in WAYS}
     won = {way: np.array([row["success"] for row in rows[way]], bool) for way in WAYS}
     figures: dict[str, Any] = {"episodes": len(ledger.results())}
@@ -98,12 +98,14 @@ def summary(ledger: Ledger) -> dict[str, Any]:
         more = bootstrap_mean(won[way].astype(float) - won["in_process"], np.random.default_rng(0))
         figures[way]["success_less_in_process"] = interval_values(more)
         figures[way]["mcnemar_p"] = mcnemar(won[way], won["in_process"])
-        figures[way] |= {name: max(row[name] for row in rows[way]) for name in rows[way][0] if name not in rows[WAYS[0]][0]}
+        figures[way] |= {
+            name: max(row[name] for row in rows[way]) for name in rows[way][0] if name not in rows[WAYS[0]][0]
+        }
     return figures
 
 
 def main() -> None:
-    """Play and write results.json, after every scene."""
+    """Play all scenes and write results.json."""
     arguments = parser(__doc__, "outputs/bench/served")
     arguments.add_argument("--episodes", type=int, default=50)
     arguments.add_argument("--seed", type=int, default=918_000, help="first scene")
@@ -124,7 +126,12 @@ def main() -> None:
             for way, line in LINES.items():
                 rows[way] = behind_sockets(episode, RobotConfig(**line), policy)
             ledger.add(str(episode.seed), rows)
-            print(episode.seed, *(row["success"] for row in rows.values()), f"{time.process_time() - began:.1f} s", flush=True)
+            print(
+                episode.seed,
+                *(row["success"] for row in rows.values()),
+                f"{time.process_time() - began:.1f} s",
+                flush=True,
+            )
     write_and_print(options.output, known | summary(ledger))
 
 

@@ -2,6 +2,7 @@
 
 import ssl
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -57,6 +58,7 @@ class Client:
         self.clock_offset: float | None = None
         self.round_trip_s, self.connections, self._sequence = 0.0, 0, 0
         self._connection: ClientConnection | None = None
+        self._open = ExitStack()  # the connection
         self._goal: dict[str, Any] = {}
         self._untold: dict[str, Any] = {}  # the goal, until this connection's server has it
 
@@ -102,9 +104,8 @@ class Client:
 
     def close(self) -> None:
         """End the connection."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+        self._connection = None
+        self._open.close()
 
     def __enter__(self) -> Self:
         self._connected()
@@ -120,8 +121,8 @@ class Client:
         options |= {"additional_headers": {"Authorization": f"Api-Key {self.token}"}} if self.token else {}
         while self._connection is None:
             try:
-                self._connection = connect(self.url, **options)
-                self.metadata = unpacked(self._connection.recv(self.timeout_s, decode=False))
+                made: Any = self._open.enter_context(connect(self.url, **options))  # websockets 16 has no type for it
+                self._connection, self.metadata = made, unpacked(made.recv(self.timeout_s, decode=False))
                 if self.metadata.get("clock"):  # another's server has none
                     began = time.time()
                     there = self.ask({"ping": began})["time"]

@@ -80,7 +80,10 @@ class JointFilter:
         """
         limits, now = self.limits, self.velocities
         try:
-            target, seen = np.asarray(wanted, float), np.asarray(self.positions if measured is None else measured, float)
+            target, seen = (
+                np.asarray(wanted, float),
+                np.asarray(self.positions if measured is None else measured, float),
+            )
         except (TypeError, ValueError, OverflowError):
             return self.stop("shape")
         if not target.shape == seen.shape == self.positions.shape:

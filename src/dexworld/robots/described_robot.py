@@ -63,7 +63,7 @@ class DescribedRobot(TreeRobot):
         self.tree, self.spheres, self.motion = tree, spheres, self._motion()
 
     def frame(self, name: str) -> Callable[[Tensor], Tensor]:
-        """base_from_frame (..., 4, 4) for joint positions (..., J), of a body or site. Raises ValueError for another."""
+        """base_from_frame (..., 4, 4) by joint positions (..., J), of a body or site. Raises ValueError for others."""
         corners = [self.tree.point(name, offset) for offset in (ORIGIN, *np.eye(3))]
         kinematics = Kinematics(self.tree.joints, self.tree.drives)
         places = kinematics.places(corners)

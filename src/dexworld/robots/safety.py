@@ -128,6 +128,8 @@ class SafetyFilter(JointFilter):
         self._allowed = np.maximum(clearance.depths(self.positions), 0.0).reshape(-1, len(FAULTS))
 
     def _cleared(self, velocities: np.ndarray, brake: np.ndarray) -> np.ndarray:
+        if not velocities.any():  # whoever stays comes no nearer
+            return velocities
         rows, braked = velocities.reshape(-1, velocities.shape[-1]), brake.reshape(-1, velocities.shape[-1])
         most = self._allowed + _ROUNDING
         depths = self._braking_depths(rows, np.arange(len(rows)))
@@ -216,5 +218,6 @@ def _parts(robot: Robot) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     hand = ~((own == 0) & (own.T > 0)).any(1, keepdim=True)
     apart = (hand & (own + own.T >= _APART)) | ((own >= _APART) & (own.T >= _APART))
     apart &= ~(apart.T & torch.ones_like(apart).triu())  # each pair once
-    rigid, some, others = (torch.nonzero(each)[:, 0] for each in (~moves[robot.fingers].any(0), apart.any(1), apart.any(0)))
+    groups = ~moves[robot.fingers].any(0), apart.any(1), apart.any(0)
+    rigid, some, others = (torch.nonzero(group)[:, 0] for group in groups)
     return rigid, some, others, apart[some][:, others]

@@ -117,7 +117,5 @@ def _hand_frame(robot: Robot, name: str) -> Callable[[torch.Tensor], torch.Tenso
         return base_from_flange
     if isinstance(robot, DescribedRobot) and name:
         return robot.frame(name)
-    raise ValueError(
-        "the camera is on the hand, and no frame of this robot's: let robot_effector_frame of --hand-eye name a body or "
-        "site of a described robot's model"
-    )
+    why = "the camera is on the hand, and nobody says on which frame of this robot"
+    raise ValueError(f"{why}: let robot_effector_frame of --hand-eye name a body or site of a described robot's model")

@@ -187,7 +187,7 @@ class SimulatedRobot:
             self._lock.notify_all()
 
     def _judge(self, command: np.ndarray) -> None:
-        """Note how near a command is to each limit, from commands alone. One that rests was judged when it came to rest."""
+        """Note how near a command is to each limit, from commands alone. One that rests was judged before."""
         limits, velocity = self._limits, (command - self._last) / PERIOD_S
         if velocity.any() or self._velocity.any() or not self.commands:
             acceleration = (velocity - self._velocity) / PERIOD_S
