@@ -12,6 +12,7 @@ from kitchen_client import RobotLink  # noqa: E402, F401
 
 from latency import play  # noqa: E402, F401
 from robot_kills import KINDS, Loop, killed  # noqa: E402, F401
+from served import summary  # noqa: E402, F401
 from serving import NAMES, malformed, overshoot  # noqa: E402, F401
 
 

@@ -12,6 +12,7 @@ from dexworld.data.prepare.job import PrepareConfig, prepare
 from dexworld.data.readers import ReaderOptions
 from dexworld.data.readers.robot_run import RobotRunOptions
 from dexworld.data.store.store_settings import PrepareSettings
+from dexworld.evaluation.ledger import Ledger
 from dexworld.hands import RIGHT, WRIST
 from dexworld.serving import simulated_robot
 from dexworld.serving.serve_config import ServerConfig
@@ -19,7 +20,7 @@ from dexworld.serving.simulated_robot import RobotConfig, SimulatedRobot
 from dexworld.serving.socket_server import SocketServer
 from dexworld.sim.kitchen.kitchen_tasks import draw_episodes
 from dexworld_client import Client, ControlLoop, JointLimits, Recorder, ServerError
-from serving_fixtures import KINDS, NAMES, Loop, RobotLink, killed, kitchen_client, play
+from serving_fixtures import KINDS, NAMES, Loop, RobotLink, killed, kitchen_client, play, summary
 
 SEED = 916_000
 
@@ -161,6 +162,23 @@ def test_only_one_client_commands_and_in_order(kitchen):
     assert report["interventions"]["not_finite"] >= 1
     assert report["interventions"]["shape"] >= 1
     assert_unharmed(report)
+
+
+def test_the_benchmark_of_served_episodes_compares_ways_in_the_same_scenes(tmp_path):
+    ledger = Ledger(tmp_path / "reach.jsonl", {"task": "reach"})
+    limits = {"beyond_position": -0.1, "share_of_velocity": 1.0, "share_of_acceleration": 0.5}
+    for scene, (success, distance) in {"1": (True, 0.1), "2": (False, 0.3)}.items():
+        served = {"success": success, "distance": distance, "depth": -distance, **limits}
+        bad_line = served | {"success": False}
+        ledger.add(scene, {"in_process": {"success": True, "distance": 0.1}, "served": served, "bad_line": bad_line})
+    figures = summary(Ledger(tmp_path / "reach.jsonl", {"task": "reach"}))
+    assert figures["episodes"] == 2
+    rates = [figures[way]["success"]["value"] for way in ("in_process", "served", "bad_line")]
+    assert rates == [1.0, 0.5, 0.0]
+    assert figures["served"]["success_less_in_process"]["value"] == -0.5
+    assert figures["bad_line"]["success_less_in_process"]["low"] == -1.0
+    assert figures["served"]["depth"] == -0.1  # the worst
+    assert figures["served"]["distance_m"]["value"] == pytest.approx(0.2)
 
 
 def test_in_simulated_time_an_arm_that_plans_ahead_does_more_and_the_same_every_time(episode):

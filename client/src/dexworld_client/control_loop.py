@@ -152,7 +152,6 @@ class ControlLoop:
                     while not self.follower.done and (self.follower.waiting or not ahead):
                         _check(jobs)
                         time.sleep(self.seconds)
-                    _check(jobs)
                     underway = self.follower.underway(max(lately) if ahead else 0.0)
             finally:
                 self.follower.drop()
@@ -161,7 +160,8 @@ class ControlLoop:
 
     def _ask(self, underway: np.ndarray) -> None:
         """Ask for a chunk that begins after joint targets (U, J)."""
-        observation, stamp = self._observe()
+        with self._looking:
+            observation, stamp = self.robot.observe()
         chunk = self.policy.observe(observation | ({"underway": underway} if len(underway) else {}), stamp)
         if self.ahead and not self.policy.metadata.get("underway"):
             raise ServerError(f"{self.policy.url} doesn't plan ahead: it takes no `underway`")
@@ -172,10 +172,6 @@ class ControlLoop:
         if self.recorder:
             answer = {"actions": chunk.actions, "observed_at": chunk.observed_at, "timing": chunk.timing}
             self.recorder.write(chunk=answer | {"underway": underway, "refused": refused})
-
-    def _observe(self) -> tuple[dict[str, Any], float]:
-        with self._looking:
-            return self.robot.observe()
 
     def _command(self) -> None:
         measured, due = None, time.monotonic()
@@ -190,7 +186,8 @@ class ControlLoop:
         """Keep pictures at the recorder's rate, with the command at that time."""
         assert self.recorder is not None
         while not self._over.wait(1.0 / self.recorder.fps):
-            observation, stamp = self._observe()
+            with self._looking:
+                observation, stamp = self.robot.observe()
             counts = dict(self.filter.counts)
             self.recorder.write(frame=observation, stamp=stamp, command=self.filter.positions, counts=counts)
 

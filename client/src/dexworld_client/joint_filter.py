@@ -80,10 +80,8 @@ class JointFilter:
         """
         limits, now = self.limits, self.velocities
         try:
-            target, seen = (
-                np.asarray(wanted, float),
-                np.asarray(self.positions if measured is None else measured, float),
-            )
+            target = np.asarray(wanted, float)
+            seen = self.positions if measured is None else np.asarray(measured, float)
         except (TypeError, ValueError, OverflowError):
             return self.stop("shape")
         if not target.shape == seen.shape == self.positions.shape:
