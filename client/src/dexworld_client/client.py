@@ -1,5 +1,6 @@
 """One connection to a server that speaks openpi's protocol: `dexworld serve`, a simulated robot, or another's."""
 
+import logging
 import ssl
 import time
 from contextlib import ExitStack
@@ -12,8 +13,8 @@ from websockets.sync.client import ClientConnection, connect
 
 from dexworld_client.packing import MessageError, packed, unpacked
 
+logger = logging.getLogger(__name__)
 _LARGEST = 2**26  # bytes of an answer
-_ATTEMPTS = 3  # at one observation, each with a new connection
 
 
 class ServerError(RuntimeError):
@@ -59,8 +60,7 @@ class Client:
         self.round_trip_s, self.connections, self._sequence = 0.0, 0, 0
         self._connection: ClientConnection | None = None
         self._open = ExitStack()  # the connection
-        self._goal: dict[str, Any] = {}
-        self._untold: dict[str, Any] = {}  # the goal, until this connection's server has it
+        self._goal = self._untold = dict[str, Any]()  # untold: until this connection's server has it
 
     def set_goal(self, **goal: Any) -> None:
         """What to reach from the next observation on: `image` (H, W, 3) uint8, `text`, or `clicks` (2, Q, 2), pixels
@@ -72,14 +72,15 @@ class Client:
         """The chunk for an observation, a map of arrays by name; blocks until it is there."""
         now = time.time() if observed_at is None else observed_at
         self._sequence += 1
-        for left in reversed(range(_ATTEMPTS)):
+        for left in (2, 1, 0):  # attempts, each with a new connection
             self._connected()
             try:
                 reply = self.ask({**observation, **self._untold, "sequence": self._sequence, "observed_at": now})
                 break
-            except ConnectionError:
+            except ConnectionError as error:
                 if not left:
                     raise
+                logger.warning("%s; connecting again", error)
         if "actions" not in reply:
             raise ServerError(f"{self.url} answers without actions, but with {', '.join(map(str, reply))}")
         self._untold = {}
