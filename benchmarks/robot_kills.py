@@ -103,8 +103,8 @@ def killed(kind: str, robot: Any, loop: Loop, rng: np.random.Generator) -> tuple
     while robot.report()["at_rest"] and time.monotonic() < until:
         time.sleep(0.02)
     time.sleep(rng.uniform(0.0, 2.0))
-    begin, rests = robot.report(), False
-    state = begin
+    state = begin = robot.report()
+    rests = False
     loop.end(kind)
     while not rests and state["beats"] - begin["beats"] < REST_BEATS:
         time.sleep(0.05)
@@ -131,7 +131,7 @@ def kills(count: int, rng: np.random.Generator) -> dict[str, Any]:
                 moved, rests = killed(kind, robot, loop, rng)
                 done[kind] += 1
                 moving, restless[kind] = moving + moved, restless[kind] + (not rests)
-                print(number + 1, kind, "moved" if moved else "stood", "rests" if rests else "DOES NOT REST", flush=True)
+                print(number + 1, kind, "moved" if moved else "stood", "rests" if rests else "goes on", flush=True)
         report = robot.report()
     finally:
         robot.stop()
