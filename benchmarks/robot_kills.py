@@ -28,6 +28,7 @@ from serving import Wander
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("server killed", "client killed", "network killed", "client silent", "network silent")
 STILL_BEATS, CHUNK_COMMANDS = 30, 180  # a robot that rests; commands after which a chunk of 150 is over
+REST_BEATS = 3000  # of the robot, a minute of its time; one that moves after that doesn't come to rest
 START_S = 60.0
 LOOKS_PER_S, COMMANDS = 5, 10  # a second; for each look
 
@@ -102,9 +103,10 @@ def killed(kind: str, robot: Any, loop: Loop, rng: np.random.Generator) -> tuple
     while robot.report()["at_rest"] and time.monotonic() < until:
         time.sleep(0.02)
     time.sleep(rng.uniform(0.0, 2.0))
-    begin, until, rests = robot.report(), time.monotonic() + START_S, False
+    state = begin = robot.report()
+    rests = False
     loop.end(kind)
-    while not rests and time.monotonic() < until:
+    while not rests and state["beats"] - begin["beats"] < REST_BEATS:
         time.sleep(0.05)
         state = robot.report()
         rests = min(state["still_beats"], state["beats"] - begin["beats"]) >= STILL_BEATS
@@ -129,6 +131,7 @@ def kills(count: int, rng: np.random.Generator) -> dict[str, Any]:
                 moved, rests = killed(kind, robot, loop, rng)
                 done[kind] += 1
                 moving, restless[kind] = moving + moved, restless[kind] + (not rests)
+                print(number + 1, kind, "moved" if moved else "stood", "rests" if rests else "goes on", flush=True)
         report = robot.report()
     finally:
         robot.stop()

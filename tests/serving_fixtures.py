@@ -7,11 +7,13 @@ from pathlib import Path
 for folder in ("benchmarks", "examples"):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent / folder))
 
+import kitchen_client  # noqa: E402, F401
 from kitchen_client import RobotLink  # noqa: E402, F401
 
 from latency import play  # noqa: E402, F401
-from robot_kills import KINDS, Loop, killed, started  # noqa: E402, F401
-from serving import NAMES, malformed  # noqa: E402, F401
+from robot_kills import KINDS, Loop, killed  # noqa: E402, F401
+from served import summary  # noqa: E402, F401
+from serving import NAMES, malformed, overshoot  # noqa: E402, F401
 
 
 class Echo:

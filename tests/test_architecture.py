@@ -3,6 +3,7 @@
 import ast
 import re
 import sys
+import tokenize
 from collections import Counter
 from pathlib import Path
 
@@ -118,6 +119,23 @@ def test_the_robots_client_needs_nothing_of_dexworld():
                 yield line, f"imports {module}"
 
     hold(rule, (ROOT / "client").rglob("*.py"))
+
+
+def test_the_robots_client_has_fewer_than_400_lines_of_code():
+    """Without docstrings, comments and blank lines."""
+    between = {tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+    count = 0
+    for path in (ROOT / "client" / "src").rglob("*.py"):
+        lines, begins = set(), True
+        with tokenize.open(path) as file:
+            for token in tokenize.generate_tokens(file.readline):
+                if token.type in (tokenize.NL, tokenize.COMMENT):
+                    continue
+                if token.type not in between and not (begins and token.type == tokenize.STRING):
+                    lines.update(range(token.start[0], token.end[0] + 1))
+                begins = token.type in between
+        count += len(lines)
+    assert 300 < count < 400
 
 
 def test_no_modules_import_each_other_in_a_circle():

@@ -2,15 +2,21 @@
 
 import logging
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dexworld.hands import RIGHT
 from dexworld.robots.franka_allegro import OPEN_FINGERS, FrankaAllegro
 from dexworld.robots.franka_gripper import FrankaGripper
+from dexworld.robots.kinematics import BASE, Kinematics, TreeJoint
+from dexworld.robots.robot import Motion
 from dexworld.robots.safety import FAULTS, Clearance, Margins, SafetyFilter, WaypointFilter, joint_limits
+from dexworld.robots.tree_robot import HandLayout, TreeRobot
 from dexworld_client.joint_filter import JointFilter, JointLimits
 
 ROBOT = FrankaAllegro()
@@ -149,7 +155,7 @@ def test_a_robots_limits_are_its_own_less_the_margins():
     np.testing.assert_allclose(found.high, whole[:, 1] - 0.05)
     np.testing.assert_allclose(found.velocity, 0.4 * np.array(ROBOT.motion.velocity))
     np.testing.assert_allclose(found.acceleration, 0.5 * np.array(ROBOT.motion.acceleration))
-    assert JointLimits(**found.as_dict()).names == ROBOT.joints
+    assert JointLimits(**asdict(found)).names == ROBOT.joints
     assert len(joint_limits(FrankaGripper()).names) == 8
     with pytest.raises(ValueError, match="margins"):
         Margins(velocity=0.0)
@@ -212,6 +218,68 @@ def test_no_sequence_touches_table_workspace_or_itself_and_neither_does_any_stop
         found.append(filtered.stop("lost"))
     assert_within(np.stack(found), bounds, filtered.seconds)
     assert clearance().depths(np.stack(found)).max() <= 2e-6
+
+
+class TwoArms(TreeRobot):
+    """Two arms side by side in a plane, of four hinges each, a sphere at the end of every link."""
+
+    joints, arm = tuple(f"{side}{number}" for side in ("left", "right") for number in range(4)), slice(0, 8)
+    motion = Motion((2.0,) * 8, (15.0,) * 8, (9.0,) * 8)
+    base, length, radius = 0.2, 0.25, 0.06
+
+    def __init__(self):
+        tree = []
+        for number in range(8):
+            place = np.eye(4)
+            place[0, 3] = self.length if number % 4 else (-self.base, self.base)[number // 4]
+            tree.append(TreeJoint(number - 1 if number % 4 else BASE, place, (0.0, 0.0, 1.0)))
+        ends = [(number, (self.length, 0.0, 0.0)) for number in range(8)]
+        layout = HandLayout({RIGHT.start: ends[7]}, RIGHT.start, (7, None), ends)
+        limits = torch.tensor([(0.0, np.pi), *[(-2.4, 2.4)] * 3] * 2, dtype=torch.float64)
+        super().__init__(limits, Kinematics(tree), layout, [(end, self.radius) for end in ends])
+
+    def gaps(self, joints):
+        """Metres between what may touch, of joints (..., 8), without the robot's kinematics."""
+        turned = joints.reshape(*joints.shape[:-1], 2, 4).cumsum(-1)
+        ends = self.length * np.stack([np.cos(turned), np.sin(turned)], -1).cumsum(-2)  # (..., 2, 4, 2)
+        ends[..., 0] += np.array([-self.base, self.base])[:, None]
+        left, right = ends[..., 0, :, :], ends[..., 1, :, :]
+        pairs = [(left[..., 3, :], left[..., 0, :]), (right[..., 3, :], right[..., 0, :])]
+        pairs += [(left[..., 3, :], right[..., each, :]) for each in range(4)]
+        pairs += [(left[..., each, :], right[..., 3, :]) for each in range(3)] + [(left[..., 2, :], right[..., 2, :])]
+        return np.stack([np.linalg.norm(one - other, axis=-1) for one, other in pairs], -1) - 2 * self.radius
+
+
+@settings(max_examples=8, deadline=None, derandomize=True)
+@given(st.integers(0, 2**32 - 1), st.lists(st.integers(0, 3), min_size=2, max_size=4))
+def test_no_sequence_brings_a_hand_to_another_arm_or_another_hand(seed, kinds):
+    robot, rng = TwoArms(), np.random.default_rng(seed)
+    bounds, begin = joint_limits(robot), np.tile([np.pi / 2, 0.0, 0.0, 0.0] * 2, (8, 1))
+    filtered, free = SafetyFilter(bounds, begin, Clearance(robot, np.eye(4))), JointFilter(bounds, begin)
+    found, without = [begin], [begin]
+    for kind in kinds:
+        held = adversary(rng, kind, found, bounds)
+        for _ in range(25):
+            found.append(filtered.step(held))
+            without.append(free.step(held))
+    while not filtered.at_rest:
+        found.append(filtered.stop("lost"))
+    assert_within(np.stack(found), bounds, filtered.seconds)
+    assert robot.gaps(np.stack(found)).min() >= -2e-6
+    touched = robot.gaps(np.stack(without)).min() < -1e-3
+    assert touched <= (filtered.counts["self_collision"] > 0)
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_either_hand_stops_at_the_other_arm(side):
+    robot, wanted = TwoArms(), np.array([np.pi / 2, 0.0, 0.0, 0.0] * 2)
+    begin, inwards = wanted.copy(), (-1, 1)[side]
+    wanted[4 * side : 4 * side + 3] += inwards * np.array([0.4, 1.75, -2.0])
+    assert robot.gaps(wanted).min() < -0.02
+    filtered = SafetyFilter(joint_limits(robot), begin, Clearance(robot, np.eye(4)))
+    found = follow(filtered, np.repeat(wanted[None], 150, 0))
+    assert -2e-6 <= robot.gaps(found).min() < 0.02
+    assert filtered.counts["self_collision"] > 0
 
 
 def test_what_begins_in_touch_may_leave_and_not_go_deeper():

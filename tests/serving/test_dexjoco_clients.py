@@ -67,10 +67,10 @@ def test_states_become_joints_and_joint_targets_poses(models):
     assert 0 < behind < 0.05  # metres a step
 
 
-def test_the_evaluators_messages_are_answered_over_a_socket(models, tmp_path, monkeypatch):
+def test_the_evaluators_messages_are_answered_over_a_socket(models, config, tmp_path, monkeypatch):
     monkeypatch.setenv("DEXWORLD_MODELS", str(models))
     dexjoco_arm.cache_clear()
-    service = PolicyService(PolicyConfig(policy="kinematics_only", robot="dexjoco"))
+    service = PolicyService(PolicyConfig(config.checkpoint, "kinematics_only", robot="dexjoco"))
     goal = tmp_path / "goal.png"
     Image.fromarray(picture(7, 392)).save(goal)
     served, robot = DexJoCoClients(service, goal), service.place.robot

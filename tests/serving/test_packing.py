@@ -55,7 +55,7 @@ MALFORMED = {
     "negative": array_message(shape=(-1, -2)),
     "fraction": array_message(shape=(2.0,)),
     "shape": array_message(shape="2"),
-    "dimensions": array_message(data=b"\0" * 4, shape=(1,) * 9),
+    "dimensions": array_message(data=b"\0" * 4, shape=(1,) * 65),
     "text data": array_message(data="abcdefgh"),
     "no data": msgpack.packb({b"__ndarray__": True}),
     "number": msgpack.packb({b"__npgeneric__": True, b"data": 10**19, b"dtype": "|i1"}),

@@ -5,6 +5,7 @@ import sys
 from dataclasses import replace
 
 import msgpack
+import mujoco
 import numpy as np
 import pytest
 import torch
@@ -13,17 +14,17 @@ from websockets.sync.client import connect
 from dexworld.data.camera.camera import Camera, PinholeView
 from dexworld.data.camera.camera_files import HandEye, write_camera, write_hand_eye
 from dexworld.data.parallel import RayMissingError
-from dexworld.models.config import PRESETS
-from dexworld.models.dexwm import DexWM
 from dexworld.planning.presets import PlannerOptions
 from dexworld.robots.franka_allegro import OPEN_FINGERS, FrankaAllegro
 from dexworld.robots.observation import Observation
+from dexworld.robots.robot import Robot
 from dexworld.serving.camera_input import CameraInput
 from dexworld.serving.policy_service import PolicyConfig, PolicyService
 from dexworld.serving.serve_config import ServerConfig
 from dexworld.serving.socket_server import SocketServer
 from dexworld_client import Client, ServerError, packed, unpacked
 from robot_fixtures import HAND_TOML, hand_mjcf
+from serving_fixtures import overshoot
 
 READY = np.array([0.0, -0.6, 0.0, -2.3, 0.0, 1.9, 0.6, *OPEN_FINGERS])
 BASE = np.eye(4)
@@ -32,7 +33,6 @@ BASE_FROM_CAMERA = np.array([[0.0, -0.6, -0.8, 1.3], [1, 0, 0, 0], [0, -0.8, -0.
 BASE_FROM_CAMERA[:3, 1] = np.cross(BASE_FROM_CAMERA[:3, 2], BASE_FROM_CAMERA[:3, 0])  # down
 CAMERA = np.array([[0.0, -0.5, 0.866, 0.1], [-1.0, 0.0, 0.0, 0.0], [0.0, -0.866, -0.5, 0.8], [0, 0, 0, 1]])
 INTRINSICS = np.array([[240.0, 0, 196], [0, 240, 112], [0, 0, 1]])
-QUICK = PlannerOptions(samples=8, elites=2, iterations=1, model_budget=4, horizon=2)
 
 
 def picture(seed):
@@ -42,16 +42,6 @@ def picture(seed):
 def observation(seed=1, **more):
     standing = {"world_from_base": BASE, "world_from_camera": CAMERA, "intrinsics": INTRINSICS}
     return {"image": picture(seed), "joint_positions": READY, "joint_targets": READY, **standing, **more}
-
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory):
-    torch.manual_seed(0)
-    model = DexWM(PRESETS["debug"])
-    model.encoder.fit([torch.randint(0, 256, (2, 224, 392, 3), dtype=torch.uint8)])
-    folder = tmp_path_factory.mktemp("model")
-    model.save_pretrained(folder, {"training_seeds": [0, 99]})
-    return PolicyConfig(checkpoint=str(folder), planning=QUICK)
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +55,11 @@ def url(service):
         yield f"ws://127.0.0.1:{server.port}"
 
 
-def test_a_client_gets_the_plan_that_the_planner_makes_without_a_socket():
-    service = PolicyService(PolicyConfig(policy="kinematics_only"))
-    policy = service.policy()
+def test_a_client_gets_the_plan_that_the_planner_makes_without_a_socket(kinematics):
+    policy = kinematics.policy()
     policy.reset(picture(7), seed=3)
     with (
-        SocketServer(ServerConfig(port=0), service, "policy") as server,
+        SocketServer(ServerConfig(port=0), kinematics, "policy") as server,
         Client(f"ws://127.0.0.1:{server.port}") as client,
     ):
         client.set_goal(image=picture(7), seed=3)
@@ -78,10 +67,10 @@ def test_a_client_gets_the_plan_that_the_planner_makes_without_a_socket():
             chunk = client.observe(observation(step))
             wanted = policy.act(Observation.from_dict(observation(step)))
             assert np.abs(wanted - READY).max() > 0.1
-            kept = np.clip(wanted, service.limits.low, service.limits.high)
+            kept = np.clip(wanted, kinematics.limits.low, kinematics.limits.high)
             np.testing.assert_allclose(chunk.actions[0], kept, atol=1e-6)
             assert (len(chunk.actions), chunk.execute, chunk.step_seconds) == (3 - step, 1, 1.0)
-            assert chunk.names == service.place.robot.joints
+            assert chunk.names == kinematics.place.robot.joints
             assert chunk.sequence == step + 1
         assert client.metadata["robot"] == "franka-allegro"
         assert client.metadata["image_size"] == [224, 392]
@@ -260,17 +249,34 @@ def test_clicks_are_taken_on_the_raw_picture(raw_service):
 
 def test_a_camera_on_the_hand_moves_with_the_flange(config):
     mounted = HandEye(True, BASE_FROM_CAMERA)
-    seen = CameraInput(Camera(INTRINSICS, (224, 392)), mounted, (224, 392)).filled(observation(), set())
+    camera = CameraInput(Camera(INTRINSICS, (224, 392)), mounted, (224, 392), FrankaAllegro())
+    seen = camera.filled(observation(), set())
     pose, wrist = np.asarray(seen["world_from_camera"]), FrankaAllegro().forward(torch.from_numpy(READY)).wrist
     flange = pose @ np.linalg.inv(BASE_FROM_CAMERA)
     np.testing.assert_allclose(flange[:3, 3], wrist, atol=1e-9)
     turned = READY + 0.5 * np.eye(23)[6]
-    other = CameraInput(Camera(INTRINSICS, (224, 392)), mounted, (224, 392)).filled(
-        observation(joint_positions=turned), set()
-    )
+    other = camera.filled(observation(joint_positions=turned), set())
     flange = flange[:3, :3].T @ (np.asarray(other["world_from_camera"]) @ np.linalg.inv(BASE_FROM_CAMERA))[:3, :3]
     about_z = [[np.cos(0.5), -np.sin(0.5), 0], [np.sin(0.5), np.cos(0.5), 0], [0, 0, 1]]
     np.testing.assert_allclose(flange, about_z, atol=1e-9)
+
+
+def test_a_camera_on_the_hand_of_a_described_robot_moves_with_the_body_that_its_file_names(tmp_path):
+    (tmp_path / "hand.xml").write_text(hand_mjcf())
+    (tmp_path / "hand.toml").write_text(HAND_TOML)
+    robot = Robot.from_file(tmp_path / "hand.xml", tmp_path / "hand.toml")
+    joints = robot.limits.mean(-1).numpy()
+    mounted = HandEye(True, BASE_FROM_CAMERA, effector="thumb1")
+    camera = CameraInput(Camera(INTRINSICS, (224, 392)), mounted, (224, 392), robot)
+    seen = camera.filled(observation(joint_positions=joints, world_from_base=MOVED), set())
+    model = mujoco.MjModel.from_xml_path(str(tmp_path / "hand.xml"))
+    data = mujoco.MjData(model)
+    for name, position in zip(robot.joints, joints, strict=True):
+        data.joint(name).qpos[0] = position
+    mujoco.mj_kinematics(model, data)
+    body = np.eye(4)
+    body[:3, :3], body[:3, 3] = data.body("thumb1").xmat.reshape(3, 3), data.body("thumb1").xpos
+    np.testing.assert_allclose(seen["world_from_camera"], MOVED @ body @ BASE_FROM_CAMERA, atol=1e-9)
 
 
 def test_what_contradicts_the_camera_is_refused(raw_service, config, tmp_path):
@@ -296,7 +302,10 @@ def test_what_contradicts_the_camera_is_refused(raw_service, config, tmp_path):
     mounted = {"camera": tmp_path / "own.yaml", "hand_eye": tmp_path / "hand.yaml"}
     assert not PolicyService(replace(config, **mounted)).ahead
     described = {"robot": str(tmp_path / "hand.xml"), "description": tmp_path / "hand.toml"}
-    with pytest.raises(ValueError, match=r"flange of .* is not known"):
+    with pytest.raises(ValueError, match="robot_effector_frame"):
+        PolicyService(replace(config, **mounted, **described))
+    write_hand_eye(tmp_path / "hand.yaml", HandEye(True, np.eye(4), effector="wrist"))
+    with pytest.raises(ValueError, match="no body or site 'wrist'"):
         PolicyService(replace(config, **mounted, **described))
     with pytest.raises(ValueError, match="needs --camera"):
         PolicyService(replace(config, hand_eye=tmp_path / "c.yaml"))
@@ -344,13 +353,21 @@ def test_a_described_robot_is_served_within_the_limits_of_its_description(config
     motion = "[motion]\nvelocity = { arm = 0.2, fingers = 1.0 }\n[right]"
     (tmp_path / "hand.toml").write_text(HAND_TOML.replace("[right]", motion))
     robot = {"robot": str(tmp_path / "hand.xml"), "description": tmp_path / "hand.toml"}
-    service = PolicyService(PolicyConfig(config.checkpoint, planning=QUICK, **robot))
+    service = PolicyService(PolicyConfig(config.checkpoint, planning=config.planning, **robot))
     start = service.place.robot.limits.mean(-1).numpy()
     seen = observation(joint_positions=start, joint_targets=start, goal={"image": picture(7)})
     actions = service.session().answer(seen)["actions"]
     assert actions.shape == (2, 6)
     assert (np.abs(np.diff(actions, axis=0, prepend=start[None]))[:, :2] <= 0.2).all()
     assert service.metadata()["joints"][0] == "along"
+
+
+def test_the_benchmark_of_deadlines_says_how_late_plans_are_and_how_far_they_came():
+    done = overshoot(0.1, 2, 918_000)
+    assert done["late_p50"] <= done["late_p99"] <= done["late_worst"]
+    assert done["late_worst"] > -0.5  # a search takes the time that it has
+    assert done["rounds_p50"] >= 1
+    assert done["candidates_p50"] >= 1
 
 
 def test_what_does_not_go_together_is_said_before_anyone_connects(config):

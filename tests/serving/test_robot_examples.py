@@ -4,6 +4,7 @@ import importlib
 import sys
 import threading
 import time
+from dataclasses import asdict
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -26,7 +27,7 @@ class Nod:
         self.seen = []
 
     def metadata(self):
-        return {"limits": LIMITS.as_dict()}
+        return {"limits": asdict(LIMITS)}
 
     def session(self):
         return self

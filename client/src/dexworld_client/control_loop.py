@@ -9,6 +9,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -31,6 +33,7 @@ class Robot(Protocol):
         """Go to positions (J,) now; gives the measured ones. Where the robot keeps the beat, it returns at the next."""
 
 
+@dataclass(eq=False)
 class Follower:
     """What to want at each moment: smooth motions from waypoint to waypoint, at rest in each.
 
@@ -38,17 +41,15 @@ class Follower:
     observations are stamped by.
     """
 
-    def __init__(
-        self,
-        names: tuple[str, ...],
-        seconds: float = 0.02,
-        max_age_s: float = 10.0,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self.names, self.seconds, self.max_age_s, self._clock = tuple(names), seconds, max_age_s, clock
-        self._way: tuple[Chunk, np.ndarray] | None = None  # with the waypoints (T + 1, J)
-        self._next: tuple[Chunk, np.ndarray] | None = None
-        self._sequence = self._commands = self._steps = 0
+    names: tuple[str, ...]
+    seconds: float = 0.02
+    max_age_s: float = 10.0
+    clock: Callable[[], float] = time.time
+
+    def __post_init__(self) -> None:
+        self._way: Chunk | None = None  # its `actions` are waypoints (T + 1, J), the first is where it begins
+        self._next: Chunk | None = None
+        self._sequence = self._commands = self._steps = 0  # of the last chunk; of this one, done and to be done
         self._dropped_at = -math.inf
 
     def take(self, chunk: Chunk, start: np.ndarray) -> str | None:
@@ -59,15 +60,15 @@ class Follower:
             return "not_finite"
         if chunk.sequence <= self._sequence:
             return "order"
-        age = self._clock() - chunk.observed_at
-        if not 0 <= age <= self.max_age_s or chunk.observed_at < self._dropped_at:
+        if not 0 <= self.clock() - chunk.observed_at <= self.max_age_s or chunk.observed_at < self._dropped_at:
             return "stale"
-        self._sequence, self._next = chunk.sequence, (chunk, np.concatenate([start[None], chunk.actions]))
+        self._sequence = chunk.sequence
+        self._next = replace(chunk, actions=np.concatenate([start[None], chunk.actions]))
         return None
 
     def drop(self) -> None:
         """Want nothing any more: the filter brakes. Chunks of what was seen before begin elsewhere, and are refused."""
-        self._way, self._next, self._dropped_at = None, None, self._clock()
+        self._way, self._next, self._dropped_at = None, None, self.clock()
 
     @property
     def waiting(self) -> bool:
@@ -77,42 +78,41 @@ class Follower:
     @property
     def done(self) -> bool:
         """Whether all steps that were to be carried out are, or there are none."""
-        return not self.waiting and self._over()
+        return not self.waiting and self._passed() >= self._steps
 
     def underway(self, seconds: float) -> np.ndarray:
         """Waypoints (U, J) of the present chunk, U steps of at least so many seconds, or all that it has; they will be
         carried out. (0, J) where there is no chunk, or it is over.
         """
-        if self._way is None or self._over():
+        way, passed = self._way, self._passed()
+        if way is None or passed >= self._steps:
             return np.zeros((0, len(self.names)))
-        chunk, way = self._way
-        begun = int(self._commands * self.seconds / chunk.step_seconds)
-        self._steps = min(len(way) - 1, max(self._steps, begun + math.ceil(seconds / chunk.step_seconds)))
-        return way[begun + 1 : self._steps + 1]
+        steps = int(passed) + math.ceil(seconds / way.step_seconds)
+        self._steps = min(len(way.actions) - 1, max(self._steps, steps))
+        return way.actions[int(passed) + 1 : self._steps + 1]
 
     def wanted(self) -> np.ndarray | str:
         """The next command's positions (J,), or the reason to stop."""
-        if self._next is not None and self._over():
-            execute, most = self._next[0].execute, len(self._next[1]) - 1
-            self._commands, self._steps = 0, min(max(1, execute), most)
-            self._way, self._next = self._next, None
+        if self._next is not None and self._passed() >= self._steps:
+            self._way, self._next, self._commands = self._next, None, 0
+            self._steps = min(max(1, self._way.execute), len(self._way.actions) - 1)
         if self._way is None:
             return "idle"
-        chunk, way = self._way
-        if not self._over() and self._clock() - chunk.observed_at > self.max_age_s:
+        if self._passed() < self._steps and self.clock() - self._way.observed_at > self.max_age_s:
             self.drop()
             return "stale"
         self._commands += 1
-        steps = self._commands * self.seconds / chunk.step_seconds
-        number = min(int(steps), self._steps - 1)
-        share = min(1.0, (steps - number) / MOVING)
-        return way[number] + share * share * (3 - 2 * share) * (way[number + 1] - way[number])
+        number = min(int(self._passed()), self._steps - 1)
+        share = min(1.0, (self._passed() - number) / MOVING)
+        here, there = self._way.actions[number : number + 2]
+        return here + share * share * (3 - 2 * share) * (there - here)
 
-    def _over(self) -> bool:
-        way = self._way
-        return way is None or self._commands * self.seconds >= way[0].step_seconds * self._steps
+    def _passed(self) -> float:
+        """Steps of the present chunk that were carried out."""
+        return math.inf if self._way is None else self._commands * self.seconds / self._way.step_seconds
 
 
+@dataclass(eq=False)
 class ControlLoop:
     """Observes, asks, and carries out, one chunk after the other.
 
@@ -123,92 +123,77 @@ class ControlLoop:
     at the end of its steps; `run` goes on once it is back.
     """
 
-    def __init__(
-        self,
-        robot: Robot,
-        policy: Client,
-        limits: JointLimits,
-        seconds: float = 0.02,
-        max_age_s: float = 10.0,
-        paced: bool = False,
-        ahead: bool = False,
-        recorder: Recorder | None = None,
-    ) -> None:
-        self.robot, self.policy, self.seconds, self._paced, self._ahead = robot, policy, seconds, paced, ahead
-        self.follower = Follower(limits.names, seconds, max_age_s)
-        observation, _ = robot.observe()
-        self.filter = JointFilter(limits, observation["joint_targets"], seconds)
-        self._recorder, self._looking = recorder, threading.Lock()
-        self._failed: BaseException | None = None
-        self._over = threading.Event()
+    robot: Robot
+    policy: Client
+    limits: JointLimits
+    seconds: float = 0.02
+    max_age_s: float = 10.0
+    paced: bool = False
+    ahead: bool = False
+    recorder: Recorder | None = None
+
+    def __post_init__(self) -> None:
+        self.follower = Follower(self.limits.names, self.seconds, self.max_age_s)
+        self.filter = JointFilter(self.limits, self.robot.observe()[0]["joint_targets"], self.seconds)
+        self._looking, self._over = threading.Lock(), threading.Event()
 
     def run(self, chunks: int) -> None:
         """Carry out so many chunks, and come to rest. Raises what ends the robot's or the server's side."""
-        threads = [threading.Thread(target=self._command, name="commands", daemon=True)]
-        threads += [threading.Thread(target=self._record, name="record", daemon=True)] if self._recorder else []
-        for thread in threads:
-            thread.start()
         lately = deque[float](maxlen=3)  # seconds of the last answers
         underway = self.follower.underway(0.0)
-        try:
-            for number in range(chunks):
-                began = time.monotonic()
-                self._ask(underway)
-                lately.append(time.monotonic() - began)
-                ahead = self._ahead and number + 1 < chunks
-                while not self.follower.done and (self.follower.waiting or not ahead):
-                    self._check()
-                    time.sleep(self.seconds)
-                self._check()
-                underway = self.follower.underway(max(lately) if ahead else 0.0)
-        finally:
-            self.follower.drop()
-            self._over.set()
-            for thread in threads:
-                thread.join()
+        with ThreadPoolExecutor() as pool:
+            jobs = [pool.submit(self._command), *([pool.submit(self._record)] if self.recorder else [])]
+            try:
+                for number in range(chunks):
+                    began = time.monotonic()
+                    self._ask(underway)
+                    lately.append(time.monotonic() - began)
+                    ahead = self.ahead and number + 1 < chunks
+                    while not self.follower.done and (self.follower.waiting or not ahead):
+                        _check(jobs)
+                        time.sleep(self.seconds)
+                    underway = self.follower.underway(max(lately) if ahead else 0.0)
+            finally:
+                self.follower.drop()
+                self._over.set()
+        _check(jobs)
 
     def _ask(self, underway: np.ndarray) -> None:
         """Ask for a chunk that begins after joint targets (U, J)."""
-        observation, stamp = self._observe()
-        chunk = self.policy.observe(observation | ({"underway": underway} if len(underway) else {}), stamp)
-        if self._ahead and not self.policy.metadata.get("underway"):
-            raise ServerError(f"{self.policy.url} doesn't plan ahead: it takes no `underway`")
-        start = underway[-1] if len(underway) else self.filter.positions
-        reason = self.follower.take(chunk, start)
-        if reason is not None:
-            self.filter.counts[reason] += 1
-            logger.warning("safety: a chunk is refused: %s", reason)
-        if self._recorder:
-            answer = {"actions": chunk.actions, "observed_at": chunk.observed_at, "timing": chunk.timing}
-            self._recorder.write(chunk=answer | {"underway": underway, "refused": reason})
-
-    def _observe(self) -> tuple[dict[str, Any], float]:
         with self._looking:
-            return self.robot.observe()
-
-    def _check(self) -> None:
-        if self._failed is not None:
-            raise self._failed
+            observation, stamp = self.robot.observe()
+        chunk = self.policy.observe(observation | ({"underway": underway} if len(underway) else {}), stamp)
+        if self.ahead and not self.policy.metadata.get("underway"):
+            raise ServerError(f"{self.policy.url} doesn't plan ahead: it takes no `underway`")
+        refused = self.follower.take(chunk, underway[-1] if len(underway) else self.filter.positions)
+        if refused is not None:
+            self.filter.counts[refused] += 1
+            logger.warning("safety: a chunk is refused: %s", refused)
+        if self.recorder:
+            answer = {"actions": chunk.actions, "observed_at": chunk.observed_at, "timing": chunk.timing}
+            self.recorder.write(chunk=answer | {"underway": underway, "refused": refused})
 
     def _command(self) -> None:
         measured, due = None, time.monotonic()
-        try:
-            while not (self._over.is_set() and self.filter.at_rest):
-                wanted = self.follower.wanted()
-                positions = self.filter.stop(wanted) if isinstance(wanted, str) else self.filter.step(wanted, measured)
-                measured = self.robot.command(positions)
-                due = max(due + self.seconds, time.monotonic())  # a late loop doesn't race
-                time.sleep(0.0 if self._paced else max(0.0, due - time.monotonic()))
-        except Exception as error:  # of the robot's side; `run` raises it
-            self._failed = error
+        while not (self._over.is_set() and self.filter.at_rest):
+            wanted = self.follower.wanted()
+            positions = self.filter.stop(wanted) if isinstance(wanted, str) else self.filter.step(wanted, measured)
+            measured = self.robot.command(positions)
+            due = max(due + self.seconds, time.monotonic())  # a late loop doesn't race
+            time.sleep(0.0 if self.paced else max(0.0, due - time.monotonic()))
 
     def _record(self) -> None:
         """Keep pictures at the recorder's rate, with the command at that time."""
-        assert self._recorder is not None
-        try:
-            while not self._over.wait(1.0 / self._recorder.fps):
-                observation, stamp = self._observe()
-                counts = dict(self.filter.counts)
-                self._recorder.write(frame=observation, stamp=stamp, command=self.filter.positions, counts=counts)
-        except Exception as error:
-            self._failed = error
+        assert self.recorder is not None
+        while not self._over.wait(1.0 / self.recorder.fps):
+            with self._looking:
+                observation, stamp = self.robot.observe()
+            counts = dict(self.filter.counts)
+            self.recorder.write(frame=observation, stamp=stamp, command=self.filter.positions, counts=counts)
+
+
+def _check(jobs: list[Future]) -> None:
+    """Raises what ended one of the jobs."""
+    for job in jobs:
+        if job.done():
+            job.result()

@@ -12,8 +12,8 @@ import numpy as np
 
 logger = logging.getLogger(__name__)
 _SHAVE = 1.0 - 1e-9  # of the limits, so that rounding doesn't pass them
-_ROUNDING = 1e-6  # radians, and share of a limit: what is further beyond counts as an intervention
-_SAY_AGAIN_S = 1.0  # of an intervention that ends and begins again
+_ROUNDING = 1e-6  # radians, and share of what is asked for: what is further beyond a limit counts as an intervention
+_SAY_AGAIN_S = 1.0  # without an intervention; then the next one is said
 
 
 @dataclass(frozen=True)
@@ -33,19 +33,15 @@ class JointLimits:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", tuple(self.names))
-        for each in fields(self)[1:]:
-            value = np.array(getattr(self, each.name), float)
+        for name in (each.name for each in fields(self)[1:]):
+            value = np.array(getattr(self, name), float)
+            object.__setattr__(self, name, value)
             if value.shape != (len(self.names),) or not np.isfinite(value).all():
-                raise ValueError(f"limits: {each.name} must be {len(self.names)} finite numbers, not {value}")
-            if each.name not in ("low", "high") and not (value > 0).all():
-                raise ValueError(f"limits: {each.name} must be positive, not {value}")
-            object.__setattr__(self, each.name, value)
+                raise ValueError(f"limits: {name} must be {len(self.names)} finite numbers, not {value}")
+            if name not in ("low", "high") and not (value > 0).all():
+                raise ValueError(f"limits: {name} must be positive, not {value}")
         if not (self.low < self.high).all():
             raise ValueError("limits: every low must be below its high")
-
-    def as_dict(self) -> dict[str, object]:
-        """Names and arrays, as a message holds them; `JointLimits(**values)` reads it."""
-        return {each.name: getattr(self, each.name) for each in fields(self)}
 
 
 class JointFilter:
@@ -66,13 +62,10 @@ class JointFilter:
         if not seconds > 0:
             raise ValueError(f"seconds must be positive, not {seconds}")
         self.limits, self.seconds = limits, seconds
-        self.positions, self.velocities = positions, np.zeros_like(positions)
-        self.counts: Counter[str] = Counter()
-        self._aim = positions
+        self.positions = self._aim = positions
+        self.velocities, self.counts = np.zeros_like(positions), Counter[str]()
         self._fastest, self._change = _SHAVE * limits.velocity, _SHAVE * limits.acceleration * seconds
-        self._reasons: set[str] = set()
-        self._new: set[str] = set()
-        self._said: dict[str, float] = {}
+        self._counted: dict[str, float] = {}  # when, lastly
 
     @property
     def at_rest(self) -> bool:
@@ -85,57 +78,55 @@ class JointFilter:
         measured: (..., J) positions, for `JointLimits.lag`: commands are held back, or led back at the limit of
         acceleration, where they lead further.
         """
+        limits, now = self.limits, self.velocities
         try:
             target = np.asarray(wanted, float)
+            seen = self.positions if measured is None else np.asarray(measured, float)
         except (TypeError, ValueError, OverflowError):
-            target = np.zeros(0)
-        shapes = {target.shape, self.positions.shape} | (set() if measured is None else {np.shape(measured)})
-        if len(shapes) > 1:
             return self.stop("shape")
-        known = np.isfinite(target).all(-1, keepdims=True)
-        if measured is not None:
-            known = known & np.isfinite(measured).all(-1, keepdims=True)
-        self._new = set()
-        self._count("not_finite", ~known)
-        inside = np.clip(target, self.limits.low, self.limits.high)
-        self._count("position", known & (np.abs(inside - target) > _ROUNDING))
+        if not target.shape == seen.shape == self.positions.shape:
+            return self.stop("shape")
+        known = (np.isfinite(target) & np.isfinite(seen)).all(-1, keepdims=True)
+        seen = np.where(known, seen, self.positions)
+        inside = np.where(known, np.clip(target, limits.low, limits.high), self.positions)
         # The target's own velocity, and what still comes to rest at the target in its moving frame.
         behind = self._aim - self.positions
         velocities = (inside - self._aim) / self.seconds + np.sign(behind) * self._within(np.abs(behind))
-        velocities = np.where(known, velocities, 0.0)
-        self._aim = np.where(known, inside, self.positions)
-        low, high = self._admissible(velocities, known)
+        # Each limit within the ones before, so that all of those hold whatever it asks for.
+        bounds = {"velocity": (-self._fastest, self._fastest), "acceleration": (now - self._change, now + self._change)}
+        bounds["position"] = self._between(limits.low, limits.high)
         if measured is not None:
-            lag = np.where(known, measured, self.positions) - self.positions
-            most, least = self._within(lag + self.limits.lag), -self._within(self.limits.lag - lag)
-            self._count("torque", known & ((velocities > _more(most)) | (velocities < -_more(-least))))
+            bounds["torque"] = self._between(seen - limits.lag, seen + limits.lag)
+        low, high = np.full_like(now, -np.inf), np.full_like(now, np.inf)
+        changed = {"position": _beyond(target, inside)}
+        for reason, (least, most) in bounds.items():
             low, high = np.clip(least, low, high), np.clip(most, low, high)
-        brake = self._braked(self.velocities)
-        chosen = np.where(known, np.clip(velocities, low, high), brake)
-        return self._moved(self._cleared(chosen, brake))
+            asked, velocities = velocities, np.clip(velocities, low, high)
+            changed[reason] = _beyond(asked, velocities) | changed.get(reason, False)
+        self._count("not_finite", ~known)
+        for reason, where in changed.items():
+            self._count(reason, known & where)
+        self._aim, brake = inside, self._braked()
+        return self._moved(self._cleared(np.where(known, velocities, brake), brake))
 
     def stop(self, reason: str) -> np.ndarray:
         """The next command (..., J) of braking at the limit of acceleration; at rest it stays where it is."""
-        self._new = set()
         self._count(reason, np.ones((*self.positions.shape[:-1], 1), bool))
         self._aim = self.positions
-        return self._moved(self._braked(self.velocities))
+        return self._moved(self._braked())
+
+    def _count(self, reason: str, where: np.ndarray) -> None:
+        """Count the robots in which `where` (..., J) holds for any joint."""
+        number = int(where.any(-1).sum())
+        if number:
+            self.counts[reason] += number
+            before, self._counted[reason] = self._counted.get(reason, -np.inf), time.monotonic()
+            if self._counted[reason] - before > _SAY_AGAIN_S:
+                logger.warning("safety: %s (%d so far)", reason, self.counts[reason])
 
     def _cleared(self, velocities: np.ndarray, brake: np.ndarray) -> np.ndarray:
         """Next velocities (..., J); a subclass chooses others on the way from `brake` to `velocities`."""
         return velocities
-
-    def _admissible(self, wanted: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Lowest and highest next velocities (..., J): the other limits first, then positions with room to brake."""
-        top, now = self._fastest, self.velocities
-        low, high = np.maximum(-top, now - self._change), np.minimum(top, now + self._change)
-        most = self._within(self.limits.high - self.positions)
-        least = -self._within(self.positions - self.limits.low)
-        reached = np.clip(wanted, low, high)
-        self._count("position", known & ((reached > _more(most)) | (reached < -_more(-least))))
-        self._count("velocity", known & (np.abs(wanted) > _more(top)))
-        self._count("acceleration", known & (np.abs(wanted - now) > _more(self._change)))
-        return np.clip(least, low, high), np.clip(most, low, high)
 
     def _within(self, room: np.ndarray) -> np.ndarray:
         """The highest next velocity after which braking ends `room` (..., J) further on; negative room leads back.
@@ -147,8 +138,12 @@ class JointFilter:
         whole = np.floor((np.sqrt(1.0 + 8.0 * np.maximum(distance, 0.0)) - 1.0) / 2.0)
         return (distance + whole * (whole + 1.0) / 2.0) / (whole + 1.0) * self._change
 
-    def _braked(self, velocities: np.ndarray) -> np.ndarray:
-        return np.sign(velocities) * np.maximum(np.abs(velocities) - self._change, 0.0)
+    def _between(self, first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The lowest and the highest next velocity after which braking ends between two positions."""
+        return -self._within(self.positions - first), self._within(last - self.positions)
+
+    def _braked(self) -> np.ndarray:
+        return np.sign(self.velocities) * np.maximum(np.abs(self.velocities) - self._change, 0.0)
 
     def _moved(self, velocities: np.ndarray) -> np.ndarray:
         """Take the next velocities."""
@@ -156,22 +151,9 @@ class JointFilter:
         outermost = np.minimum(limits.low, before), np.maximum(limits.high, before)  # of those that began outside
         self.positions = np.clip(before + velocities * self.seconds, *outermost)
         self.velocities = (self.positions - before) / self.seconds
-        now = time.monotonic()
-        for reason in sorted(self._new - self._reasons):
-            if now - self._said.get(reason, -np.inf) > _SAY_AGAIN_S:
-                self._said[reason] = now
-                logger.warning("safety: %s (%d so far)", reason, self.counts[reason])
-        self._reasons = self._new
         return self.positions.copy()
 
-    def _count(self, reason: str, where: np.ndarray) -> None:
-        """Count the robots in which `where` (..., J) holds for any joint."""
-        number = int(where.any(-1).sum())
-        if number:
-            self.counts[reason] += number
-            self._new.add(reason)
 
-
-def _more(limit: np.ndarray) -> np.ndarray:
-    """A limit with some room for rounding."""
-    return limit + _ROUNDING * (1.0 + np.abs(limit))
+def _beyond(asked: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+    """Where what is asked for lies further from what is allowed than rounding."""
+    return np.abs(asked - allowed) > _ROUNDING * (1.0 + np.abs(asked))

@@ -1,39 +1,33 @@
 """Keeps a run in one file, which `dexworld prepare` takes among the files of a folder."""
 
-import threading
 from pathlib import Path
+from threading import Lock
 from typing import Any, Self
 
 from dexworld_client.packing import packed
 
-SUFFIX, LENGTH_BYTES = ".run", 4
-
 
 class Recorder:
-    """A new file, `path` with the suffix `.run`, of messages: each its length, little-endian, and its bytes.
+    """A new file, `path` with the suffix `.run`, of messages: each its length, four bytes little-endian, and its bytes.
 
     The first is `run`: `fps` and facts, such as the task; then come frames and chunks. A file that ends too early is
     read as far as it goes. Several threads may write. Raises FileExistsError rather than write over a run.
     """
 
     def __init__(self, path: Path | str, fps: float = 5.0, **facts: Any) -> None:
-        path = Path(path).with_suffix(SUFFIX)
+        path = Path(path).with_suffix(".run")
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.fps, self._file, self._lock = fps, path.open("xb", buffering=0), threading.Lock()
+        self.fps, self._file, self._lock = fps, path.open("xb", buffering=0), Lock()
         self.write(run={"fps": fps} | facts)
 
     def write(self, **message: Any) -> None:
         """Add a message of what `packed` takes."""
         data = packed(message)
         with self._lock:
-            self._file.write(len(data).to_bytes(LENGTH_BYTES, "little") + data)
-
-    def close(self) -> None:
-        """No more messages come."""
-        self._file.close()
+            self._file.write(len(data).to_bytes(4, "little") + data)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self._file.close()

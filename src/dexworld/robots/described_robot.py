@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dexworld.geometry import rigid
 from dexworld.hands import BONES, KEYPOINTS_PER_HAND, RIGHT, WRIST
 from dexworld.robots.description import FINGERS, SIDES, Description, Hand, parse_description, read_description
 from dexworld.robots.kinematics import BASE, Drive, Kinematics, Point
@@ -60,6 +61,18 @@ class DescribedRobot(TreeRobot):
         layout = HandLayout(keypoints, SIDES[main].start + WRIST, palm, links)
         super().__init__(limits, kinematics, layout, spheres)
         self.tree, self.spheres, self.motion = tree, spheres, self._motion()
+
+    def frame(self, name: str) -> Callable[[Tensor], Tensor]:
+        """base_from_frame (..., 4, 4) by joint positions (..., J), of a body or site. Raises ValueError for others."""
+        corners = [self.tree.point(name, offset) for offset in (ORIGIN, *np.eye(3))]
+        kinematics = Kinematics(self.tree.joints, self.tree.drives)
+        places = kinematics.places(corners)
+
+        def pose(joint_positions: Tensor) -> Tensor:
+            origin, *ends = kinematics.frames(joint_positions).points(places).unbind(-2)
+            return rigid(torch.stack([end - origin for end in ends], dim=-1), origin)
+
+        return pose
 
     def _motion(self) -> Motion | None:
         """How fast the joints may move: the description's word, else the model's velocities; None without either.

@@ -22,7 +22,7 @@ except ModuleNotFoundError as error:
 
 logger = logging.getLogger(__name__)
 FAULTS = ("keep_out", "workspace", "self_collision")
-_APART = 3  # joints of the arm between two parts of it that may touch each other
+_APART = 3  # joints of the arms between two parts that may touch each other
 _BISECTIONS = 4  # of the step that is left when the whole one doesn't do
 _ALONG = 16  # places on the way to a waypoint
 _ROUNDING = 1e-6  # metres, of float32
@@ -77,7 +77,7 @@ class Clearance:
         self.robot, self.margin = robot, margin
         base = torch.as_tensor(np.asarray(world_from_base), dtype=torch.float32)
         self._keep_out, self._workspace = _boxes(keep_out, base), _boxes([workspace] if workspace else [], base)
-        self._rigid, self._hand, self._arm = _parts(robot)
+        self._rigid, self._some, self._others, self._apart = _parts(robot)
 
     @torch.no_grad()
     def depths(self, positions: np.ndarray) -> np.ndarray:
@@ -93,10 +93,10 @@ class Clearance:
                 found[..., 0] = torch.maximum(found[..., 0], rigid)
         if self._workspace is not None:
             found[..., 1] = self._workspace.sphere_overhang(centres, radii)
-        if len(self._hand) and len(self._arm):
-            hand, arm = centres[..., self._hand, :], centres[..., self._arm, :]
-            reach = radii[self._hand][:, None] + radii[self._arm]
-            found[..., 2] = (reach - torch.cdist(hand, arm)).amax((-1, -2))
+        if len(self._some):
+            distances = torch.cdist(centres[..., self._some, :], centres[..., self._others, :])
+            reach = (radii[self._some][:, None] + radii[self._others]).masked_fill(~self._apart, -torch.inf)
+            found[..., 2] = (reach - distances).amax((-1, -2))
         return (found + self.margin).double().numpy()
 
     def share(self, start: np.ndarray, end: np.ndarray) -> tuple[float, str | None]:
@@ -128,6 +128,8 @@ class SafetyFilter(JointFilter):
         self._allowed = np.maximum(clearance.depths(self.positions), 0.0).reshape(-1, len(FAULTS))
 
     def _cleared(self, velocities: np.ndarray, brake: np.ndarray) -> np.ndarray:
+        if not velocities.any():  # whoever stays comes no nearer
+            return velocities
         rows, braked = velocities.reshape(-1, velocities.shape[-1]), brake.reshape(-1, velocities.shape[-1])
         most = self._allowed + _ROUNDING
         depths = self._braking_depths(rows, np.arange(len(rows)))
@@ -200,19 +202,22 @@ def _boxes(boxes: Sequence[Box], world_from_base: Tensor) -> Boxes | None:
 
 
 @torch.no_grad()
-def _parts(robot: Robot) -> tuple[Tensor, Tensor, Tensor]:
-    """Numbers of the outline's spheres: those that no finger moves; those that the whole arm moves, and those that lie
-    far enough before them to be touched by them.
+def _parts(robot: Robot) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Numbers of the outline's spheres: those that no finger moves; and S and O that may touch each other where (S, O).
 
-    Which joints move a sphere is found by moving each joint a little.
+    A hand, which no sphere lies further out than, may touch what is `_APART` joints from it: its own arm, another one
+    and another hand. So may two places that lie so many joints beyond where their arms part. Which joints move a sphere
+    is found by moving each joint a little.
     """
     joints, low, high = len(robot.joints), *robot.limits.double().unbind(-1)
     base = low + 0.37 * (high - low)  # no joint at 0 or at an end, where axes may meet
     centres, _ = robot.outline(robot.forward(torch.cat([base[None], base + 1e-3 * torch.eye(joints).double()])))
     moves = (centres[1:] - centres[0]).norm(dim=-1) > 1e-7  # (J, M)
-    arm = moves[robot.arm]
-    numbers = torch.arange(len(arm) + 1)[:, None]
-    last = (torch.cat([arm[:0].new_zeros(1, arm.shape[1]), arm]) * numbers).amax(0)  # of the arm's that move a sphere
-    groups = ~moves[robot.fingers].any(0), last == len(arm), last <= len(arm) - _APART
-    rigid, hand, before = (torch.nonzero(group)[:, 0] for group in groups)
-    return rigid, hand, before
+    arm = moves[robot.arm].T.double()
+    own = (arm @ (1 - arm).T).round()  # (M, M) joints of the arms that move the one and not the other
+    hand = ~((own == 0) & (own.T > 0)).any(1, keepdim=True)
+    apart = (hand & (own + own.T >= _APART)) | ((own >= _APART) & (own.T >= _APART))
+    apart &= ~(apart.T & torch.ones_like(apart).triu())  # each pair once
+    groups = ~moves[robot.fingers].any(0), apart.any(1), apart.any(0)
+    rigid, some, others = (torch.nonzero(group)[:, 0] for group in groups)
+    return rigid, some, others, apart[some][:, others]

@@ -1,5 +1,6 @@
 """Pictures of a robot's own camera as the models take them: lens out, resized, with intrinsics and a pose."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,10 @@ from dexworld.data.camera.camera import Camera, PinholeView
 from dexworld.data.camera.camera_files import HandEye, read_camera, read_hand_eye
 from dexworld.data.camera.camera_findings import camera_findings, hand_eye_findings
 from dexworld.data.resize import Size
-from dexworld.robots.franka_allegro import ARM_JOINTS, base_from_flange
+from dexworld.robots.described_robot import DescribedRobot
+from dexworld.robots.franka_allegro import FrankaAllegro, base_from_flange
+from dexworld.robots.franka_gripper import FrankaGripper
+from dexworld.robots.robot import Robot
 
 _LARGEST = 4096  # pixels of a side; a larger picture is no camera's that a model needs
 
@@ -23,10 +27,15 @@ class CameraInput:
     camera: Camera
     mounted: HandEye | None
     target: Size
+    robot: Robot
     _view: PinholeView | None = field(default=None, init=False)
 
+    def __post_init__(self) -> None:
+        mounted = self.mounted
+        self._base_from_hand = _hand_frame(self.robot, mounted.effector) if mounted and mounted.on_hand else None
+
     @classmethod
-    def read(cls, camera: Path | None, hand_eye: Path | None, target: Size) -> "CameraInput | None":
+    def read(cls, camera: Path | None, hand_eye: Path | None, target: Size, robot: Robot) -> "CameraInput | None":
         """From files, or None without. Raises ValueError for files that are wrong or implausible."""
         if camera is None:
             if hand_eye is not None:
@@ -35,12 +44,18 @@ class CameraInput:
         found, mounted = read_camera(camera), None if hand_eye is None else read_hand_eye(hand_eye)
         if found.size is not None:
             findings = camera_findings(found)
-            if mounted is not None:
+            described = isinstance(robot, DescribedRobot)  # where its hand points isn't known
+            if mounted is not None and not (mounted.on_hand and described):
                 findings += hand_eye_findings(mounted, found)
             for finding in findings:
                 if finding.kind == "problem":
                     raise ValueError(f"{finding.text}; `dexworld camera check {camera}` says more")
-        return cls(found, mounted, target)
+        return cls(found, mounted, target, robot)
+
+    @property
+    def on_hand(self) -> bool:
+        """Whether the camera moves with the arm."""
+        return self.mounted is not None and self.mounted.on_hand
 
     @property
     def size(self) -> Size:
@@ -63,11 +78,12 @@ class CameraInput:
         if self.mounted is None or not {"world_from_base", "joint_positions"} <= set(values):
             return values
         parent, joints = (np.asarray(values[name], float) for name in ("world_from_base", "joint_positions"))
-        if parent.shape != (4, 4) or joints.ndim != 1 or len(joints) < ARM_JOINTS:
+        count = len(self.robot.joints)
+        if parent.shape != (4, 4) or joints.shape != (count,):
             found = f"{parent.shape} and {joints.shape}"
-            raise ValueError(f"world_from_base must be (4, 4) and joint_positions (J,), not {found}")
-        if self.mounted.on_hand:
-            parent = parent @ base_from_flange(torch.from_numpy(joints)).numpy()
+            raise ValueError(f"world_from_base must be (4, 4) and joint_positions ({count},), not {found}")
+        if self._base_from_hand is not None:
+            parent = parent @ self._base_from_hand(torch.from_numpy(joints)).numpy()
         return values | {"world_from_camera": parent @ self.mounted.parent_from_camera}
 
     def goal(self, goal: dict[str, Any]) -> dict[str, Any]:
@@ -93,3 +109,13 @@ class CameraInput:
         if self._view is None or self._view.camera.size != size:
             self._view = PinholeView(self.camera.of_size(size), self.target)
         return self._view
+
+
+def _hand_frame(robot: Robot, name: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    """base_from_frame by joint positions, of the frame that a camera on the hand is fixed to. Raises ValueError."""
+    if isinstance(robot, FrankaAllegro | FrankaGripper):
+        return base_from_flange
+    if isinstance(robot, DescribedRobot) and name:
+        return robot.frame(name)
+    why = "the camera is on the hand, and nobody says on which frame of this robot"
+    raise ValueError(f"{why}: let robot_effector_frame of --hand-eye name a body or site of a described robot's model")

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import uuid4
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,8 +35,11 @@ class CandidateReplica:
         self._plan = ""
         self._cost: CandidateCost | None = None
 
-    def costs(self, plan: str, shared: list[Any], samples: Tensor) -> Tensor:
-        """Costs (N,) of joint targets (N, T, J). shared: the reference of what candidates of `plan` have in common."""
+    def costs(self, plan: str, shared: list[Any], samples: np.ndarray) -> np.ndarray:
+        """Costs (N,) of joint targets (N, T, J). shared: the reference of what candidates of `plan` have in common.
+
+        As arrays: a part of a tensor would be sent with all of it.
+        """
         import ray
 
         with torch.no_grad():
@@ -48,7 +52,7 @@ class CandidateReplica:
                 self._cost = CandidateCost(self.robot, objective, goal, scene, **models, config=config)
                 self._plan = plan
             assert self._cost is not None
-            return self._cost.model_costs(samples.to(self.device)).cpu()
+            return self._cost.model_costs(torch.tensor(samples, device=self.device)).cpu().numpy()
 
 
 class CandidateReplicas:
@@ -93,15 +97,15 @@ class CandidateReplicas:
         import ray.exceptions
 
         plan, shared = self._shared(cost)
-        parts = samples.cpu().split(math.ceil(len(samples) / self.count))
-        answers = [self._handle.costs.remote(plan, shared, part) for part in parts]
+        parts = samples.split(math.ceil(len(samples) / self.count))
+        answers = [self._handle.costs.remote(plan, shared, part.cpu().numpy()) for part in parts]
         found = []
         for answer, part in zip(answers, parts, strict=True):
             try:
-                found.append(answer.result(timeout_s=_TIMEOUT_S))
+                found.append(torch.tensor(answer.result(timeout_s=_TIMEOUT_S)))
             except (ray.exceptions.RayActorError, TimeoutError) as error:
                 logger.warning("a replica is lost, %d candidates are judged here: %s", len(part), error)
-                found.append(cost.model_costs(part.to(samples.device)).cpu())
+                found.append(cost.model_costs(part).cpu())
         return torch.cat(found).to(samples.device)
 
     def _shared(self, cost: CandidateCost) -> tuple[str, list[Any]]:

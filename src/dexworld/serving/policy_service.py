@@ -4,7 +4,7 @@ import logging
 import math
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,8 +24,6 @@ from dexworld.planning.subgoals import SubgoalPolicy
 from dexworld.robots.boxes import Box
 from dexworld.robots.environment import Workplace
 from dexworld.robots.find_robot import find_robot
-from dexworld.robots.franka_allegro import FrankaAllegro
-from dexworld.robots.franka_gripper import FrankaGripper
 from dexworld.robots.observation import Observation
 from dexworld.serving.camera_input import CameraInput
 from dexworld.serving.candidate_replicas import CandidateReplicas, ReplicatedModel
@@ -97,11 +95,8 @@ class PolicyService:
         self.place = Workplace(robot, surroundings.keep_out, surroundings.workspace)
         self.limits = joint_limits(self.place.robot)
         self.model: Any = load_world_model(config.checkpoint).to(self.device)
-        self.camera = CameraInput.read(config.camera, config.hand_eye, self.model.config.image_size)
-        on_hand = self.camera is not None and self.camera.mounted is not None and self.camera.mounted.on_hand
-        if on_hand and not isinstance(robot, FrankaAllegro | FrankaGripper):
-            advice = "mount it on the base, or leave out --hand-eye and send world_from_camera"
-            raise ValueError(f"the flange of {config.robot} is not known, so no camera can be on it; {advice}")
+        self.camera = CameraInput.read(config.camera, config.hand_eye, self.model.config.image_size, robot)
+        on_hand = self.camera is not None and self.camera.on_hand
         self._learned = learned_policies([config.policy_checkpoint] if config.policy_checkpoint else [], self.model)
         policy = self.policy()  # what doesn't go together is said now
         # A camera on the hand is elsewhere when the plan arrives.
@@ -137,7 +132,7 @@ class PolicyService:
         config = self.config
         names = {"policy": config.policy, "checkpoint": config.checkpoint, "robot": config.robot, "task": config.task}
         facts = {"joints": list(self.limits.names), "image_size": [height, width], "step_seconds": STEP_SECONDS}
-        return names | facts | {"limits": self.limits.as_dict(), "clock": True, "underway": self.ahead}
+        return names | facts | {"limits": asdict(self.limits), "clock": True, "underway": self.ahead}
 
     def session(self) -> "PolicySession":
         """The state of a new connection."""

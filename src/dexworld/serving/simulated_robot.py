@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -169,7 +169,7 @@ class SimulatedRobot:
         self._measured = seen.joint_positions
         self._first = self._last = seen.joint_targets
         self._velocity, self._worst = np.zeros_like(self._first), np.full(len(_WORST), -np.inf)
-        facts = {"task": config.task, "seed": episode.seed, "limits": self._limits.as_dict()}
+        facts = {"task": config.task, "seed": episode.seed, "limits": asdict(self._limits)}
         self._ready.set_result(facts | {"goal_image": episode.goal_image})
         return environment
 
@@ -189,13 +189,14 @@ class SimulatedRobot:
             self._lock.notify_all()
 
     def _judge(self, command: np.ndarray) -> None:
-        """Note how near a command is to each limit, from commands alone."""
+        """Note how near a command is to each limit, from commands alone. One that rests was judged before."""
         limits, velocity = self._limits, (command - self._last) / PERIOD_S
-        acceleration = (velocity - self._velocity) / PERIOD_S
-        low, high = np.minimum(limits.low, self._first), np.maximum(limits.high, self._first)
-        found = [np.maximum(low - command, command - high).max(), np.abs(velocity / limits.velocity).max()]
-        found += [np.abs(acceleration / limits.acceleration).max(), self._clearance.depths(command).max()]
-        self._worst = np.maximum(self._worst, found)
+        if velocity.any() or self._velocity.any() or not self.commands:
+            acceleration = (velocity - self._velocity) / PERIOD_S
+            low, high = np.minimum(limits.low, self._first), np.maximum(limits.high, self._first)
+            found = [np.maximum(low - command, command - high).max(), np.abs(velocity / limits.velocity).max()]
+            found += [np.abs(acceleration / limits.acceleration).max(), self._clearance.depths(command).max()]
+            self._worst = np.maximum(self._worst, found)
         self._still = 0 if velocity.any() else self._still + 1
         self._last, self._velocity = command, velocity
         self.commands.append(command)

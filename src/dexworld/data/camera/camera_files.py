@@ -90,7 +90,7 @@ def read_hand_eye(path: Path | str) -> HandEye:
             "angles in degrees or radians have to be converted"
         )
     known = {"base": "robotbaseframe", "effector": "roboteffectorframe", "camera": "trackingbaseframe"}
-    names = {field: str(facts.get(name, "")) for field, name in known.items()}
+    names = {field: str(facts.get(name) or "") for field, name in known.items()}
     return HandEye(on_hand, poses_of(rotations_of(turn[None])[0], place), **names)
 
 
