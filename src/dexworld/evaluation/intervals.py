@@ -67,8 +67,8 @@ def bootstrap_ratio(
     """Percentile bootstrap interval of sum(numerators) / sum(denominators), resampling whole episodes.
 
     Both are (E, ...) with one row an episode; the result has the shape of a row. All three values are NaN where the
-    denominators sum to zero, low and high where there is one episode alone. Source: Efron and Tibshirani, "An introduction to the bootstrap", section 13.3. Raises
-    ValueError on no episodes, different shapes or non-finite values.
+    denominators sum to zero, low and high where there is one episode alone. Source: Efron and Tibshirani, "An
+    introduction to the bootstrap", section 13.3. Raises ValueError on no episodes, different shapes or non-finite values.
     """
     numerators, denominators = np.asarray(numerators, dtype=float), np.asarray(denominators, dtype=float)
     if numerators.shape != denominators.shape or len(numerators) == 0:
