@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,9 +13,8 @@ from dexworld.video.model.conditions import Conditions, known_mask, latent_mask
 def conditions():
     static, hands = torch.randn(2, 2, 8, 4, 6), torch.randn(2, 2, 8, 4, 6)
     mask = known_mask(static, 1, 0.7)
-    return Conditions(
-        static, mask, hands, torch.randn(2, 5, 128), torch.randn(2, 3, 4), torch.full((1, 2, 8, 4, 6), 9.0)
-    )
+    told = torch.randn(2, 5, 128), torch.randn(2, 3, 4)
+    return Conditions(static, mask, hands, *told, torch.full((1, 2, 8, 4, 6), 9.0))
 
 
 def test_the_channels_stand_in_the_order_of_the_release(conditions):
@@ -23,6 +24,16 @@ def test_the_channels_stand_in_the_order_of_the_release(conditions):
     assert (joined[:, :, 8] == 0.7).all()
     assert torch.equal(joined[:, :, 9:17], conditions.static)
     assert torch.equal(joined[:, :, 17:], conditions.hands)
+
+
+def test_a_reference_stands_last_and_can_be_hidden(conditions):
+    given = replace(conditions, reference=torch.randn(2, 2, 8, 4, 6))
+    hidden = given.without_reference(torch.tensor([False, True]))
+    joined = hidden.channels(torch.randn(2, 2, 8, 4, 6), 33)
+    assert torch.equal(joined[:, :, 17:25], conditions.hands)
+    assert torch.equal(joined[0, :, 25:], given.reference[0])
+    assert not joined[1, :, 25:].any()
+    assert conditions.without_reference(torch.tensor([True, True])) is conditions
 
 
 def test_a_wrong_channel_count_names_its_parts(conditions):

@@ -3,11 +3,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from dexworld.models.checkpoint import CheckpointError
 from dexworld.models.picture_metrics import psnr_of, squared_error_map
+from dexworld.video.judge.select_actions import imagined_clips
 from dexworld.video.model.dwm import DWM, load_video_model
-from dexworld.video.model.generate import GenerateConfig, Generator, SampleConfig, SDEdit, settled, with_texts
+from dexworld.video.model.generate import (
+    DETAIL_STEPS,
+    GenerateConfig,
+    Generator,
+    SampleConfig,
+    SDEdit,
+    sample,
+    settled,
+    with_texts,
+)
 from dexworld.video.model.video_config import CONDITIONS
 
 
@@ -15,9 +26,11 @@ def psnr(left, right):
     return psnr_of(squared_error_map(left, right))
 
 
-@pytest.mark.parametrize("condition", CONDITIONS)
-def test_every_condition_is_saved_and_generates_the_same_video_bit_for_bit(make_dwm, square_clips, tmp_path, condition):
-    model = make_dwm(condition=condition)
+@pytest.mark.parametrize(("condition", "reference"), [*((each, False) for each in CONDITIONS), ("mesh", True)])
+def test_every_condition_is_saved_and_generates_the_same_video_bit_for_bit(
+    make_dwm, square_clips, tmp_path, condition, reference
+):
+    model = make_dwm(condition=condition, reference=reference)
     model.save_pretrained(tmp_path, {"training_seeds": [0, 3]})
     again = DWM.from_pretrained(tmp_path)
     assert again.provenance == {"training_seeds": [0, 3]}
@@ -28,7 +41,7 @@ def test_every_condition_is_saved_and_generates_the_same_video_bit_for_bit(make_
 
 def test_a_new_model_makes_the_static_video_and_kept_detail_gives_back_what_the_codec_lost(make_dwm, square_clips):
     model, clips = make_dwm(output_scale=0), square_clips[:2]
-    decoded = Generator(model, GenerateConfig(detail="codec", fade=0.0)).generate(clips, [1, 2])
+    decoded = Generator(model, GenerateConfig(unchanged="codec", fade=0.0)).generate(clips, [1, 2])
     for made, kept, clip in zip(decoded, Generator(model).generate(clips, [1, 2]), clips, strict=True):
         assert np.array_equal(made, model.decode(model.encode(clip.static[None]))[0].numpy())
         assert np.array_equal(kept, clip.static)
@@ -66,7 +79,26 @@ def test_sdedit_keeps_more_of_the_scene_the_weaker_it_is(make_dwm, square_clips)
     assert errors[0] > errors[1] + 1
 
 
-@pytest.mark.parametrize(("change", "message"), [({"steps": 0}, "at least one"), ({"guidance": -1.0}, "negative")])
+def test_detail_leads_from_the_first_answer_to_a_whole_sample(make_dwm, square_clips):
+    model = make_dwm()
+    conditions = model.conditions_of(square_clips[:2])
+
+    def drawn(**changes):
+        generators = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
+        return sample(model, conditions, SampleConfig(**changes), generators)
+
+    mean, whole = drawn(steps=1), drawn(steps=DETAIL_STEPS)
+    assert not torch.equal(mean, whole)
+    assert torch.equal(drawn(), mean)  # of this model's own one step
+    assert torch.equal(drawn(detail=0.0, steps=8), mean)
+    assert torch.equal(drawn(detail=1.0), whole)
+    torch.testing.assert_close(drawn(detail=0.25), 0.75 * mean + 0.25 * whole)
+
+
+IMPOSSIBLE = [({"steps": 0}, "at least one"), ({"guidance": -1.0}, "negative"), ({"detail": 1.5}, "between 0, the mean")]
+
+
+@pytest.mark.parametrize(("change", "message"), IMPOSSIBLE)
 def test_impossible_sampling_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         SampleConfig(**change)
@@ -130,6 +162,45 @@ def test_a_clip_is_generated_by_its_prompt(make_dwm, square_clips, monkeypatch):
     assert not np.array_equal(told, silent)
     with pytest.raises(ValueError, match="prompt of clip005 was not embedded"):
         spoken.generate(square_clips[5:6], [0])
+
+
+def test_a_reference_is_the_first_frame_or_none_or_a_picture_of_ones_own(make_dwm, square_clips, tmp_path):
+    model = make_dwm(reference=True)
+    clips = [replace(clip, reference=clip.interaction[0]) for clip in square_clips[:2]]
+    torch.nn.init.normal_(model.backbone.transformer.patch_embed.proj.weight, std=0.3)
+
+    def seen(clips, **config):
+        return Generator(model, GenerateConfig(**config)).conditions(clips).reference
+
+    repeated = np.stack([np.repeat(clip.interaction[:1], 5, axis=0) for clip in clips])
+    assert torch.equal(seen(clips), model.encode(repeated))
+    assert not seen(clips, reference="none").any()
+    assert not seen(square_clips[:2]).any()
+    known = imagined_clips(clips)  # candidates: one picture of what was there before, never an outcome
+    assert torch.equal(seen(known), model.encode(repeated[:1]).expand(2, -1, -1, -1, -1))
+    picture = square_clips[5].interaction[0]
+    expected = model.encode(picture[None].repeat(5, axis=0)[None])[0]
+    for name, size, tolerance in (("same.png", 1, 1e-5), ("larger.png", 2, 0.1)):
+        Image.fromarray(picture.repeat(size, axis=0).repeat(size, axis=1)).save(tmp_path / name)
+        given = seen(clips, reference=str(tmp_path / name))
+        assert all((each - expected).abs().mean() < tolerance for each in given)
+    shown = [Generator(model, GenerateConfig(reference=each)).generate(clips, [0, 0]) for each in ("own", "none")]
+    assert not np.array_equal(*shown)
+
+
+def test_references_that_make_no_sense_are_refused(make_dwm, square_clips, tmp_path):
+    Image.fromarray(square_clips[0].interaction[0, :, :32]).save(tmp_path / "own.png")
+    config = GenerateConfig(reference=str(tmp_path / "own.png"))
+    with pytest.raises(ValueError, match="dwm takes no reference picture"):
+        Generator(make_dwm(), config)
+    with pytest.raises(ValueError, match=r"own\.png is 32 x 32, frames are 32 x 48"):
+        Generator(make_dwm(reference=True), config)
+    with pytest.raises(ValueError, match=r"away\.png: can't be read"):
+        Generator(make_dwm(reference=True), GenerateConfig(reference=str(tmp_path / "away.png")))
+    with pytest.raises(ValueError, match="clip000: the reference picture is"):
+        replace(square_clips[0], reference=square_clips[0].interaction)
+    with pytest.raises(ValueError, match="'control' shows the first frame"):
+        make_dwm(condition="control", reference=True)
 
 
 def test_sdedit_needs_an_inpainting_model(make_dwm):

@@ -99,6 +99,10 @@ class VideoEvaluate(VideoModelOptions):
     """Of simulated clips."""
     compare: tuple[str, ...] = ()
     """Further models, each as name=folder. Each is one row, `<name>_codec`: as its codec shows it, like `dwm_codec`."""
+    trade_steps: tuple[int, ...] = ()
+    """Numbers of denoising steps, each a row: whole samples of the model as its codec shows them."""
+    trade_details: tuple[float, ...] = ()
+    """Shares of detail (`--detail`), each a row."""
     sdedit: str | None = None
     """Inpainting model for the SDEdit baseline."""
     sdedit_strengths: tuple[float, ...] = (0.3, 0.5, 0.7, 0.9)
@@ -116,7 +120,8 @@ class VideoEvaluate(VideoModelOptions):
         perceptual = Perceptual(self.weights, str(local_device(self.device)))
         everything: list[Any] = [*generators, *baselines]
         decoded = tuple(method.name for method in everything if method.name != "dwm")
-        config = replace(self.evaluation, compare_with=own, decoded=decoded)
+        after_first = self.evaluation.after_first or any(each.sees_first_frame for each in generators)
+        config = replace(self.evaluation, compare_with=own, decoded=decoded, after_first=after_first)
         check_names([method.name for method in (*reference_methods(model.codec), *everything)], own, config)
         with self._clips(model, everything) as triplets:
             warn_of_rates(triplets.rates(), model)
@@ -145,13 +150,18 @@ class VideoEvaluate(VideoModelOptions):
     def _methods(self, model: DWM) -> tuple[list[Generator], list[VideoMethod]]:
         """The trained models and the SDEdit baselines.
 
-        The model stands in the table as users see it (`dwm`) and as its codec shows it (`dwm_codec`); others are
-        compared with `dwm_codec`.
+        The model stands in the table as users see it (`dwm`) and as its codec shows it (`dwm_codec`); others, and the
+        model at other detail, are compared with `dwm_codec`.
         """
-        plain = replace(self.generation, detail="codec")
+        plain = replace(self.generation, unchanged="codec")
         generators = [Generator(model, plain, "dwm_codec")]
-        if self.generation.detail != "codec":
+        if self.generation.unchanged != "codec":
             generators.insert(0, Generator(model, self.generation))
+        trades = {f"dwm_steps_{each}": {"steps": each, "detail": 1.0} for each in self.trade_steps}
+        trades |= {f"dwm_detail_{each:g}": {"detail": each} for each in self.trade_details}
+        for name, changes in trades.items():
+            sampling = replace(plain.sampling, **changes)
+            generators.append(Generator(model, replace(plain, sampling=sampling), f"{name}_codec"))
         for name, folder in map(named_checkpoint, self.compare):
             generators.append(Generator(load_video_model(folder, self.device), plain, f"{name}_codec"))
         for each in generators:
@@ -197,7 +207,7 @@ class VideoDemo(VideoModelOptions):
             methods = [*references, with_texts(method, folder_prompts(triplets), self.text_encoder)]
             clips = [triplets[index] for index in range(len(triplets))]
         simulated = time.monotonic()
-        settings = EvaluateConfig(seed=self.seed, split=self.split)
+        settings = EvaluateConfig(seed=self.seed, split=self.split, after_first=method.sees_first_frame)
         shown = [shown_clip(clip, methods, settings) for clip in counted("videos", len(clips))(clips)]
         timings = {"simulating": simulated - started, "imagining": time.monotonic() - simulated}
         figures = {"clips": {each.clip.name: each.figures for each in shown}, "timings": timings}

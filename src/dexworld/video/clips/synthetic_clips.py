@@ -100,7 +100,8 @@ def triplet_of(clip: HandClip, name: str | None = None) -> TripletClip:
     )
     track = Track(poses, intrinsics, {"keypoints_world": points, "keypoints_valid": clip.keypoints_valid})
     videos = clip.interaction, clip.static, clip.hands
-    return TripletClip(name or clip_name(clip.seed), *videos, clip.prompt, clip.fps, track, clip.seed)
+    about = clip.prompt, clip.fps, track, clip.seed
+    return TripletClip(name or clip_name(clip.seed), *videos, *about, reference=clip.interaction[0])
 
 
 def as_fixed_camera(clip: TripletClip) -> TripletClip:

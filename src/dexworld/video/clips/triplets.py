@@ -68,7 +68,7 @@ class TripletFolder:
         moving, static, hands = (video.read(list(range(len(video)))) for video in videos)
         track = read_track(files.motion, moving.shape[1:3]) if files.motion.exists() else None
         prompt, seed = read_prompt(files.prompt), self.seeds.get(name)
-        return TripletClip(name, moving, static, hands, prompt, videos[0].fps, track, seed)
+        return TripletClip(name, moving, static, hands, prompt, videos[0].fps, track, seed, moving[0])
 
     def rates(self) -> dict[str, float]:
         """Frames a second of each clip's interaction video, by name. Raises VideoError for one that can't be opened."""

@@ -57,6 +57,11 @@ class LatentClip:
     hand_vectors: Tensor | None = None
     text: Tensor | None = None
 
+    @property
+    def reference(self) -> Tensor:
+        """Of the picture that training shows of the hands: the first frame."""
+        return self.first_frame
+
 
 @dataclass(frozen=True)
 class LatentFolder:

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -10,14 +12,19 @@ from torch import Tensor
 from torch.nn import functional
 
 from dexworld.models.checkpoint import check_prediction
-from dexworld.video.clips.clip import TripletClip
+from dexworld.video.clips.clip import ClipShape, TripletClip
+from dexworld.video.clips.picture_file import read_picture
 from dexworld.video.clips.triplet_files import read_prompt
 from dexworld.video.clips.triplets import TripletFolder
 from dexworld.video.model.clip_latents import check_shape
 from dexworld.video.model.conditions import Conditions
 from dexworld.video.model.dwm import DWM
 from dexworld.video.model.prompt_embeddings import check_text_encoder, embed_prompts
+from dexworld.video.model.video_config import DWMConfig
 
+DETAIL_STEPS = 4  # of a sample that is asked for with `detail`
+OWN, NO_REFERENCE = "own", "none"
+ASPECT_TOLERANCE = 0.02  # by which a reference picture's shape may differ from the clips'
 AROUND = 0.07  # side of the window in which changes are averaged, as a share of the frame height
 
 
@@ -25,18 +32,27 @@ AROUND = 0.07  # side of the window in which changes are averaged, as a share of
 class SampleConfig:
     """How a video is sampled. Raises ValueError naming the field that makes no sense.
 
-    steps: denoising steps; the model's own number when None.
+    steps: denoising steps; the model's own number when None, at least `DETAIL_STEPS` where detail is asked for.
+    detail: 0 is the mean of what may happen, the first step's answer; 1 a sample of all steps, sharper and more varied,
+        with a larger error; between, a mixture of both. None is 1 in the model's own steps.
     guidance: classifier-free guidance on the text; 1 is none. (6 in the DWM release.)
     """
 
     steps: int | None = None
+    detail: float | None = None
     guidance: float = 1.0
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.steps < 1:
             raise ValueError(f"steps is {self.steps}; sampling takes at least one")
+        if self.detail is not None and not 0 <= self.detail <= 1:
+            raise ValueError(f"detail is {self.detail}; it lies between 0, the mean, and 1, a sample")
         if self.guidance < 0:
             raise ValueError("guidance can't be negative; 1 means none")
+
+    def steps_of(self, model: DWMConfig) -> int:
+        """The denoising steps for a model."""
+        return self.steps or max(model.sampling_steps, 1 if self.detail is None else DETAIL_STEPS)
 
 
 @torch.no_grad()
@@ -58,16 +74,19 @@ def sample(
     static, process = conditions.static, model.process
     shape = static.shape[1:]
     noise = torch.stack([torch.randn(shape, generator=each) for each in generators]).to(static)
-    timesteps = process.timesteps(config.steps or model.config.sampling_steps, strength)
-    latents = noise
+    timesteps = process.timesteps(config.steps_of(model.config), strength)
+    if config.detail == 0:
+        timesteps = timesteps[:1]
+    latents = mean = noise
     if begin is not None:
         latents = process.noisy(begin, noise, _filled(timesteps[0], latents))
     for index, timestep in enumerate(timesteps):
         now = _filled(timestep, latents)
         following = _filled(timesteps[index + 1], latents) if index + 1 < len(timesteps) else None
         clean = guided(model, latents, now, conditions, config.guidance)
+        mean = mean if index else clean
         latents = process.step(latents, clean, now, following)
-    return latents
+    return torch.lerp(mean, latents, 1.0 if config.detail is None else config.detail)
 
 
 def guided(model: DWM, noisy: Tensor, timestep: Tensor, conditions: Conditions, guidance: float) -> Tensor:
@@ -87,18 +106,21 @@ class GenerateConfig:
     """How videos are made. Raises ValueError naming the field that makes no sense.
 
     sampling: steps, guidance.
-    detail: `kept` shows the static video's own pixels where the generated latents change nothing, so a codec's
+    unchanged: `kept` shows the static video's own pixels where the generated latents change nothing, so a codec's
         blur touches only what the hands change (our reading of V = static + change); `codec` shows what was decoded.
     fade: changes smaller than this (mean around a pixel, of 1) are mixed with the unchanged scene in proportion: an
         unsure model makes small changes where nothing happens. 0 shows all of them.
     hands: False blanks the hands: pure navigation.
+    reference: what a model that takes a reference picture is shown. `own`: the clip's own, its first frame. `none`, or
+        the path of a picture of these hands in this scene.
     batch: clips that are sampled at a time.
     """
 
     sampling: SampleConfig = field(default_factory=SampleConfig)
-    detail: Literal["kept", "codec"] = "kept"
+    unchanged: Literal["kept", "codec"] = "kept"
     fade: float = 0.1
     hands: bool = True
+    reference: str = OWN
     batch: int = 8
 
     def __post_init__(self) -> None:
@@ -106,8 +128,8 @@ class GenerateConfig:
             raise ValueError(f"batch is {self.batch}; at least one clip is sampled at a time")
         if not 0 <= self.fade < 1:
             raise ValueError(f"fade is {self.fade}; it is a difference of pixels of at least 0 and below 1")
-        if self.detail not in ("kept", "codec"):
-            raise ValueError(f"detail is {self.detail!r}; choose 'kept' or 'codec'")
+        if self.unchanged not in ("kept", "codec"):
+            raise ValueError(f"unchanged is {self.unchanged!r}; choose 'kept' or 'codec'")
 
 
 @dataclass(frozen=True)
@@ -118,6 +140,22 @@ class Generator:
     config: GenerateConfig = field(default_factory=GenerateConfig)
     name: str = "dwm"
     texts: dict[str, Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        if self.config.reference not in (OWN, NO_REFERENCE) and self.picture is None:
+            raise ValueError(f"{self.name} takes no reference picture; leave out `reference`")
+
+    @cached_property
+    def picture(self) -> np.ndarray | None:
+        """The given reference picture in the size of the clips, if there is one that the model takes."""
+        if self.config.reference in (OWN, NO_REFERENCE) or not self.model.config.reference:
+            return None
+        return resized(read_picture(Path(self.config.reference)), self.model.config.clip, self.config.reference)
+
+    @property
+    def sees_first_frame(self) -> bool:
+        """Whether it is shown the first frame of the interaction as its reference picture."""
+        return self.model.config.reference and self.config.reference == OWN
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -150,6 +188,8 @@ class Generator:
         """What the model is told about the clips."""
         for clip in clips:
             check_shape(clip.static, self.model, clip.name)
+        if self.config.reference != OWN:
+            clips = [replace(clip, reference=self.picture) for clip in clips]
         conditions = self.model.conditions_of(clips, self._texts(clips))
         return conditions if self.config.hands else conditions.without_hands()
 
@@ -195,15 +235,25 @@ def folder_prompts(folder: TripletFolder) -> Iterator[str]:
     return (read_prompt(folder.files[name].prompt) for name in folder.names)
 
 
+def resized(picture: np.ndarray, clip: ClipShape, name: str) -> np.ndarray:
+    """A picture (H, W, 3) uint8 in the size of a clip's frames. Raises ValueError for one of another shape."""
+    height, width = picture.shape[:2]
+    if abs(width / height * clip.height / clip.width - 1) > ASPECT_TOLERANCE:
+        raise ValueError(f"{name} is {height} x {width}, frames are {clip.height} x {clip.width}: cut it to their shape")
+    planes = torch.from_numpy(picture).permute(2, 0, 1)[None].float()
+    planes = functional.interpolate(planes, (clip.height, clip.width), mode="bilinear", antialias=True)
+    return planes[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).numpy()
+
+
 def _generators(seeds: Sequence[int]) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(int(seed)) for seed in seeds]
 
 
 def shown(made: Tensor, decoded_static: Tensor, static: Tensor, config: GenerateConfig) -> Tensor:
     """What `config` shows of decoded videos; all (B, F, H, W, 3) uint8."""
-    if config.detail == "codec" and config.fade == 0:
+    if config.unchanged == "codec" and config.fade == 0:
         return made
-    still = static if config.detail == "kept" else decoded_static
+    still = static if config.unchanged == "kept" else decoded_static
     return settled(made, decoded_static, still, max(config.fade, 1e-6))
 
 

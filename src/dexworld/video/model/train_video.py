@@ -50,6 +50,8 @@ class VideoRunConfig:
     """How the model sees the hands."""
     prediction: Prediction | None = None
     """What the transformer predicts; the preset's when not given."""
+    reference: bool = False
+    """The model also sees the clip's first frame, which shows skin and scene; `--reference-dropout` hides it at times."""
     initial: str | None = None
     """Model folder or hub id to start from, e.g. an inpainting pre-training. Its codec and size are kept; a further
     condition starts at zero, so that the first step's answer is the initial model's."""
@@ -92,8 +94,8 @@ class VideoRunConfig:
             raise ValueError("base and initial both say where to start from; give one of them")
         if self.lora_rank < 0:
             raise ValueError(f"lora_rank is {self.lora_rank}; it is positive, or 0 for full training")
-        if self.training.goal == "inpainting" and self.condition != "none":
-            raise ValueError("inpainting pre-training sees no hands: use condition 'none' with goal 'inpainting'")
+        if self.training.goal == "inpainting" and (self.condition != "none" or self.reference):
+            raise ValueError("inpainting pre-training sees no hands: use condition 'none' and no reference")
 
 
 def train_video(config: VideoRunConfig) -> Path:
@@ -184,11 +186,11 @@ def initial_model(
     if config.base is not None:
         _check_lora(config, "none")
         clip = None if config.clip_shape is None else ClipShape(*config.clip_shape)
-        model = load_base(config.base, clip, config.condition)
+        model = load_base(config.base, clip, config.condition, reference=config.reference)
     elif config.initial is not None:
         base = DWM.from_pretrained(checkpoint_path(config.initial))
         _check_lora(config, base.config.condition)
-        model, ancestry = started_from(base, config.condition, config.prediction)
+        model, ancestry = started_from(base, config.condition, config.prediction, config.reference)
         ancestry = dict(ancestry)
     else:
         model = DWM(preset_config(config))
@@ -214,7 +216,8 @@ def preset_config(config: VideoRunConfig) -> DWMConfig:
     settings = preset(config.preset)
     clip = settings.clip if config.clip_shape is None else ClipShape(*config.clip_shape, settings.clip.fps)
     prediction = config.prediction or settings.prediction
-    return replace(settings, clip=clip, condition=config.condition, prediction=prediction)
+    own = {"condition": config.condition, "prediction": prediction, "reference": config.reference}
+    return replace(settings, clip=clip, **own)
 
 
 def _check_lora(config: VideoRunConfig, base: Condition) -> None:
