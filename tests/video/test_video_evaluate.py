@@ -8,6 +8,7 @@ from dexworld.evaluation.guard import SeedError
 from dexworld.models.picture_metrics import psnr
 from dexworld.pictures import MAX_PSNR
 from dexworld.video.clips.clip import TripletClip
+from dexworld.video.judge.detail_measures import sharpness
 from dexworld.video.judge.evaluate_videos import (
     EvaluateConfig,
     Truth,
@@ -15,7 +16,6 @@ from dexworld.video.judge.evaluate_videos import (
     evaluate_methods,
     sample_seed,
 )
-from dexworld.video.judge.detail_measures import sharpness
 from dexworld.video.judge.references import reference_methods, through_codec
 from dexworld.video.judge.video_measures import NO_WEIGHTS, Perceptual, preservation
 

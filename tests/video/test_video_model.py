@@ -95,7 +95,11 @@ def test_detail_leads_from_the_first_answer_to_a_whole_sample(make_dwm, square_c
     torch.testing.assert_close(drawn(detail=0.25), 0.75 * mean + 0.25 * whole)
 
 
-IMPOSSIBLE = [({"steps": 0}, "at least one"), ({"guidance": -1.0}, "negative"), ({"detail": 1.5}, "between 0, the mean")]
+IMPOSSIBLE = [
+    ({"steps": 0}, "at least one"),
+    ({"guidance": -1.0}, "negative"),
+    ({"detail": 1.5}, "between 0, the mean"),
+]
 
 
 @pytest.mark.parametrize(("change", "message"), IMPOSSIBLE)

@@ -239,7 +239,9 @@ def resized(picture: np.ndarray, clip: ClipShape, name: str) -> np.ndarray:
     """A picture (H, W, 3) uint8 in the size of a clip's frames. Raises ValueError for one of another shape."""
     height, width = picture.shape[:2]
     if abs(width / height * clip.height / clip.width - 1) > ASPECT_TOLERANCE:
-        raise ValueError(f"{name} is {height} x {width}, frames are {clip.height} x {clip.width}: cut it to their shape")
+        raise ValueError(
+            f"{name} is {height} x {width}, frames are {clip.height} x {clip.width}: cut it to their shape"
+        )
     planes = torch.from_numpy(picture).permute(2, 0, 1)[None].float()
     planes = functional.interpolate(planes, (clip.height, clip.width), mode="bilinear", antialias=True)
     return planes[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).numpy()

@@ -51,7 +51,7 @@ class VideoRunConfig:
     prediction: Prediction | None = None
     """What the transformer predicts; the preset's when not given."""
     reference: bool = False
-    """The model also sees the clip's first frame, which shows skin and scene; `--reference-dropout` hides it at times."""
+    """The model also sees the clip's first frame, which shows skin; `--reference-dropout` hides it at times."""
     initial: str | None = None
     """Model folder or hub id to start from, e.g. an inpainting pre-training. Its codec and size are kept; a further
     condition starts at zero, so that the first step's answer is the initial model's."""
