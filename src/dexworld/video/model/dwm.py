@@ -224,8 +224,8 @@ def started_from(
     """A model with further conditions that computes what `base` computes, and the provenance of `base`.
 
     The patch embedding is widened by zero columns, AdaLN and control layers end in zeros. reference: it is to see a
-    reference picture; always so where the base does. Raises ValueError for another prediction than the base's, or a base
-    with another condition.
+    reference picture; always so where the base does. Raises ValueError for another prediction than the base's, or a
+    base with another condition.
     """
     if prediction not in (None, base.config.prediction):
         own = f"the initial model predicts {base.config.prediction!r}"
