@@ -225,7 +225,7 @@ def facts_of(model: DWM) -> dict[str, str]:
     seconds, datasets = model.provenance.get("seconds"), model.provenance.get("datasets", [])
     facts = {
         "Model": f"{config.backbone.kind}, {count / 1e6:.1f} million parameters",
-        "Hands": config.condition,
+        "Hands": config.condition + (", reference picture" if config.reference else ""),
         "Predicts": config.prediction,
         "Codec": f"{config.codec.kind}, {config.codec.channels} channels",
         "Clips": f"{clip.frames} frames of {clip.height} x {clip.width} at {clip.fps:g} fps",
