@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dexworld.video.clips.hand_video import hand_silhouette, repeated_first_frame
+from dexworld.video.clips.hand_video import hand_silhouette, painted_hands, repeated_first_frame, skin_colour
 from dexworld.video.clips.masks import MIX, random_mask
 from dexworld.video.model.conditions import Conditions, known_mask, latent_mask
 
@@ -32,7 +32,8 @@ def test_a_reference_stands_last_and_can_be_hidden(conditions):
     joined = hidden.channels(torch.randn(2, 2, 8, 4, 6), 33)
     assert torch.equal(joined[:, :, 17:25], conditions.hands)
     assert torch.equal(joined[0, :, 25:], given.reference[0])
-    assert not joined[1, :, 25:].any()
+    assert (joined[1, :, 25:] == 9.0).all()
+    assert torch.equal(given.without_hands(torch.tensor([False, True])).reference, hidden.reference)
     assert conditions.without_reference(torch.tensor([True, True])) is conditions
 
 
@@ -61,6 +62,22 @@ def test_a_silhouette_is_white_where_a_hand_is():
     hands[0, 0, 1] = (120, 200, 120)
     hands[0, 0, 2] = (40, 30, 30)  # compression noise around a hand, sum 100
     assert hand_silhouette(hands)[0, 0].tolist() == [[0, 0, 0], [255, 255, 255], [0, 0, 0]]
+
+
+def test_painted_hands_have_the_colour_of_skin_and_the_shading_of_the_mesh():
+    hands = np.zeros((2, 32, 48, 3), dtype=np.uint8)
+    hands[0, 4:10, 4:10], hands[1, 20:26, 20:26] = (60, 120, 60), (180, 90, 90)  # left, then a right one, lit more
+    picture = np.full((32, 48, 3), 70, dtype=np.uint8)
+    picture[4:10, 4:10] = (160, 120, 100)
+    skin = skin_colour(hands[0], picture)
+    assert skin.tolist() == [160, 120, 100]
+    painted = painted_hands(hands, skin)
+    assert painted[0, 5, 5].tolist() == [160, 120, 100]
+    assert painted[1, 22, 22].tolist() == [240, 180, 150]
+    assert not painted[hands.max(axis=-1) == 0].any()
+    assert not painted_hands(hands, None).any()
+    assert not painted_hands(np.zeros_like(hands), skin).any()
+    assert skin_colour(np.zeros_like(hands[0]), picture) is None
 
 
 def test_a_one_channel_mask_resizes_the_first_frame_alone():

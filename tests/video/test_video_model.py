@@ -3,10 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from dexworld.models.checkpoint import CheckpointError
 from dexworld.models.picture_metrics import psnr_of, squared_error_map
+from dexworld.video.clips.hand_video import painted_hands
 from dexworld.video.judge.select_actions import imagined_clips
 from dexworld.video.model.dwm import DWM, load_video_model
 from dexworld.video.model.generate import (
@@ -168,42 +168,33 @@ def test_a_clip_is_generated_by_its_prompt(make_dwm, square_clips, monkeypatch):
         spoken.generate(square_clips[5:6], [0])
 
 
-def test_a_reference_is_the_first_frame_or_none_or_a_picture_of_ones_own(make_dwm, square_clips, tmp_path):
-    model = make_dwm(reference=True)
-    clips = [replace(clip, reference=clip.interaction[0]) for clip in square_clips[:2]]
+def test_a_reference_is_the_first_frame_s_skin_or_none_or_a_colour_of_ones_own(make_dwm, square_clips):
+    model, dark = make_dwm(reference=True), np.uint8([16, 32, 48])
     torch.nn.init.normal_(model.backbone.transformer.patch_embed.proj.weight, std=0.3)
+    clips = [replace(clip, skin=np.uint8([230, 180, 150])) for clip in square_clips[:2]]
 
     def seen(clips, **config):
         return Generator(model, GenerateConfig(**config)).conditions(clips).reference
 
-    repeated = np.stack([np.repeat(clip.interaction[:1], 5, axis=0) for clip in clips])
-    assert torch.equal(seen(clips), model.encode(repeated))
-    assert not seen(clips, reference="none").any()
-    assert not seen(square_clips[:2]).any()
-    known = imagined_clips(clips)  # candidates: one picture of what was there before, never an outcome
-    assert torch.equal(seen(known), model.encode(repeated[:1]).expand(2, -1, -1, -1, -1))
-    picture = square_clips[5].interaction[0]
-    expected = model.encode(picture[None].repeat(5, axis=0)[None])[0]
-    for name, size, tolerance in (("same.png", 1, 1e-5), ("larger.png", 2, 0.1)):
-        Image.fromarray(picture.repeat(size, axis=0).repeat(size, axis=1)).save(tmp_path / name)
-        given = seen(clips, reference=str(tmp_path / name))
-        assert all((each - expected).abs().mean() < tolerance for each in given)
+    def painted(skin):
+        return model.encode(np.stack([painted_hands(clip.hands, skin) for clip in clips]))
+
+    assert torch.equal(seen(clips), painted(clips[0].skin))
+    assert torch.equal(seen(imagined_clips(clips)), seen(clips))  # candidates keep the skin, not the outcome
+    assert torch.equal(seen(clips, reference="102030"), painted(dark))
+    blank = model.blank_hands().expand(2, -1, -1, -1, -1)
+    for unseen in (seen(clips, reference="none"), seen(square_clips[:2])):
+        torch.testing.assert_close(unseen, blank)
     shown = [Generator(model, GenerateConfig(reference=each)).generate(clips, [0, 0]) for each in ("own", "none")]
     assert not np.array_equal(*shown)
 
 
-def test_references_that_make_no_sense_are_refused(make_dwm, square_clips, tmp_path):
-    Image.fromarray(square_clips[0].interaction[0, :, :32]).save(tmp_path / "own.png")
-    config = GenerateConfig(reference=str(tmp_path / "own.png"))
-    with pytest.raises(ValueError, match="dwm takes no reference picture"):
-        Generator(make_dwm(), config)
-    with pytest.raises(ValueError, match=r"own\.png is 32 x 32, frames are 32 x 48"):
-        Generator(make_dwm(reference=True), config)
-    with pytest.raises(ValueError, match=r"away\.png: can't be read"):
-        Generator(make_dwm(reference=True), GenerateConfig(reference=str(tmp_path / "away.png")))
-    with pytest.raises(ValueError, match="clip000: the reference picture is"):
-        replace(square_clips[0], reference=square_clips[0].interaction)
-    with pytest.raises(ValueError, match="'control' shows the first frame"):
+def test_references_that_make_no_sense_are_refused(make_dwm):
+    with pytest.raises(ValueError, match="dwm takes no reference"):
+        Generator(make_dwm(), GenerateConfig(reference="c8967d"))
+    with pytest.raises(ValueError, match=r"reference is 'hand\.png'; choose 'own', 'none' or a colour"):
+        GenerateConfig(reference="hand.png")
+    with pytest.raises(ValueError, match="'control' shows none"):
         make_dwm(condition="control", reference=True)
 
 

@@ -230,13 +230,13 @@ def test_a_started_model_answers_as_its_base_whatever_the_hands(make_dwm, square
     assert all(np.array_equal(*pair) for pair in zip(first, second, strict=True))
 
 
-@pytest.mark.parametrize(("condition", "wanted"), [("mesh", "mesh"), ("none", "mesh"), ("none", "adaln-frame")])
+@pytest.mark.parametrize(("condition", "wanted"), [("mesh", "mesh"), ("none", "mask")])
 def test_a_reference_changes_nothing_at_first_and_gradient_reaches_it(make_dwm, square_clips, condition, wanted):
     base = make_dwm(condition=condition)
     torch.nn.init.normal_(base.backbone.skip.gates.weight)
     model, _ = started_from(base, wanted, reference=True)
     assert started_from(model, wanted)[0] is model  # it keeps what it sees
-    clips = [replace(clip, reference=clip.interaction[0]) for clip in square_clips[:2]]
+    clips = [replace(clip, skin=clip.interaction[0, 8, 8]) for clip in square_clips[:2]]
     first, second = (Generator(each).generate(clips, [0, 1]) for each in (base, model))
     assert all(np.array_equal(*pair) for pair in zip(first, second, strict=True))
     told = model.conditions_of(clips)
@@ -245,13 +245,15 @@ def test_a_reference_changes_nothing_at_first_and_gradient_reaches_it(make_dwm, 
     assert model.backbone.skip.linear.weight.grad[:, -32:].any()
 
 
-def test_references_are_first_frames_and_hidden_as_often_as_asked(make_dwm, folder):
+def test_references_are_hands_in_the_first_frame_s_colour_and_hidden_as_often_as_asked(make_dwm, folder):
     model = make_dwm(reference=True)
     shown, hidden = (task_of(model, folder, reference_dropout=each).batch(0, CPU)[0] for each in (0.0, 1.0))
     encoded = encode_folder(folder, model)
-    latents = {name: encoded[index].first_frame for index, name in enumerate(folder.names)}
+    latents = {name: encoded[index].painted for index, name in enumerate(folder.names)}
     assert torch.equal(shown.conditions.reference, torch.stack([latents[name] for name in shown.names]))
-    assert not hidden.conditions.reference.any()
+    blank = model.blank_hands().expand_as(hidden.conditions.reference)
+    torch.testing.assert_close(hidden.conditions.reference, blank)
+    assert not torch.equal(shown.conditions.reference, hidden.conditions.reference)
     assert torch.equal(shown.clean, hidden.clean)
 
 
@@ -260,9 +262,7 @@ def test_a_model_with_hands_can_not_be_given_other_ones_nor_weights_another_mean
         started_from(make_dwm(condition="mask"), "mesh")
     with pytest.raises(ValueError, match="its weights can't start"):
         started_from(make_dwm(condition="none"), "mesh", "velocity")
-    with pytest.raises(ValueError, match="sees a reference; give it the condition 'mesh' before that"):
-        started_from(make_dwm(condition="none", reference=True), "mesh")
-    with pytest.raises(ValueError, match="'adaln-frame' can't be given a reference"):
+    with pytest.raises(ValueError, match="'adaln-frame' shows none"):
         started_from(make_dwm(condition="adaln-frame"), "adaln-frame", reference=True)
 
 

@@ -56,8 +56,8 @@ class TripletClip:
 
     name: `<group>/<stem>` or `<stem>`. interaction, static, hands: (F, H, W, 3) uint8 RGB, F = 1 + 4n (causal codecs
     fold four frames into one after the first). track: keypoints and camera of F frames, without pictures. seed: of the
-    simulator. reference: a picture (H, W, 3) uint8 of the hands and the scene before anything happens, for models that
-    take one; None where there is none. Raises ValueError naming the clip and the field.
+    simulator. skin: (3,) uint8, the hands' colour in the first frame; None where it isn't seen. Raises ValueError
+    naming the clip and the field.
     """
 
     name: str
@@ -68,7 +68,7 @@ class TripletClip:
     fps: float = 8.0
     track: Track | None = None
     seed: int | None = None
-    reference: np.ndarray | None = None
+    skin: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -86,9 +86,6 @@ class TripletClip:
             raise ValueError(f"{self.name}: the hand track has {len(self.track)} frames, the video {frames}")
         if not (np.isfinite(self.fps) and self.fps > 0):
             raise ValueError(f"{self.name}: fps is {self.fps}; it must be positive")
-        if self.reference is not None and self.reference.shape != self.interaction.shape[1:]:
-            shapes = f"{self.reference.shape}, a frame is {self.interaction.shape[1:]}"
-            raise ValueError(f"{self.name}: the reference picture is {shapes}")
 
 
 def is_clip_length(frames: int) -> bool:

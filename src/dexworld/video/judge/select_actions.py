@@ -19,13 +19,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 
 from dexworld.data.video import VideoError
 from dexworld.data.video_frames import VideoFrames
 from dexworld.models.perceptual import LPIPS
 from dexworld.video.clips.clip import TripletClip
-from dexworld.video.clips.picture_file import read_picture
 from dexworld.video.clips.triplet_files import read_prompt, read_track
 from dexworld.video.judge.goal_image import GoalView, PairDistance, hand_masks
 from dexworld.video.judge.references import VideoMethod
@@ -35,6 +35,7 @@ NEUTRAL_PROMPT = "A hand acts on the objects on a table."  # of every candidate:
 TIE = 1e-9  # scores closer than this are equal
 GOAL_PICTURES = ("goal.png", "goal.jpg")
 GOAL_TEXT = "goal.txt"
+JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,8 @@ def rank_order(scores: np.ndarray, seed: int) -> np.ndarray:
 
 
 def imagined_clips(clips: Sequence[TripletClip]) -> list[TripletClip]:
-    """The clips as they are known before anything happened: the untouched scene stands where the outcome would.
-
-    All have the reference picture of the first: one camera saw the hands at rest once, before a choice was made.
-    """
-    return [replace(clip, interaction=clip.static, reference=clips[0].reference) for clip in clips]
+    """The clips as they are known before anything happened: the untouched scene stands where the outcome would."""
+    return [replace(clip, interaction=clip.static) for clip in clips]
 
 
 def image_score_name(lpips: Any | None) -> str:
@@ -144,13 +142,24 @@ def folder_goal(folder: Path) -> np.ndarray | str:
     """The goal of a folder: picture (H, W, 3) uint8 RGB, or else sentence. Raises SelectionError for neither."""
     pictures = [folder / name for name in GOAL_PICTURES if (folder / name).exists()]
     if pictures:
-        try:
-            return read_picture(pictures[0])
-        except ValueError as error:
-            raise SelectionError(str(error)) from error
+        return read_picture(pictures[0])
     if not (folder / GOAL_TEXT).exists():
         raise SelectionError(f"{folder}: holds neither a goal picture ({', '.join(GOAL_PICTURES)}) nor {GOAL_TEXT}")
     return read_prompt(folder / GOAL_TEXT)
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """A PNG or JPEG (H, W, 3) uint8 RGB, upright. Raises SelectionError for one that is no picture or ends early."""
+    try:
+        content = path.read_bytes()
+        if content.startswith(JPEG_START) and content.rfind(JPEG_END) < content.rfind(JPEG_SCAN):
+            raise ValueError("it ends early")
+        with av.open(str(path)) as container:
+            container.streams.video[0].codec_context.options = {"err_detect": "explode"}
+            frame = next(container.decode(video=0))
+    except (av.FFmpegError, OSError, ValueError, StopIteration, IndexError) as error:
+        raise SelectionError(f"{path}: can't be read as a picture ({error})") from error
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4))
 
 
 def folder_candidates(folder: Path) -> list[TripletClip]:

@@ -48,7 +48,7 @@ from dexworld.video.model.published_weights import (
     published_config,
     widen,
 )
-from dexworld.video.model.video_config import CONCATENATED, HANDS_SHOWN, Condition, DWMConfig, Prediction
+from dexworld.video.model.video_config import HANDS_SHOWN, Condition, DWMConfig, Prediction
 
 CODEC_PREFIX = "codec."
 
@@ -121,9 +121,9 @@ class DWM(Pretrained):
                 if each is None:
                     raise ValueError(f"{name} has no hand_motions file, which condition {condition!r} needs")
             hand_vectors = torch.stack([each for _, each in vectors if each is not None]).to(static)
-        reference = latents("reference") if self.config.reference else None
         if shown is None:
-            return Conditions(static, mask, None, hand_vectors, text, None, reference)
+            return Conditions(static, mask, None, hand_vectors, text)
+        reference = latents("painted") if self.config.reference else None
         blank = self.blank_hands() if blank is None else blank
         return Conditions(static, mask, latents(shown), None, text, blank, reference)
 
@@ -132,10 +132,9 @@ class DWM(Pretrained):
         vectors = [
             (clip.name, None if clip.track is None else torch.from_numpy(camera_vectors(clip.track))) for clip in clips
         ]
-        unseen = torch.tensor([clip.reference is None for clip in clips], device=self.device)
         return self.conditions(
             lambda kind: self.encode(np.stack([video_of(clip, kind) for clip in clips])), vectors, text
-        ).without_reference(unseen)
+        )
 
     def blank_hands(self) -> Tensor:
         """Latents (1, f, C, h, w) of a hand video without hands."""
@@ -223,9 +222,9 @@ def started_from(
 ) -> tuple[DWM, dict[str, Any]]:
     """A model with further conditions that computes what `base` computes, and the provenance of `base`.
 
-    The patch embedding is widened by zero columns, AdaLN and control layers end in zeros. reference: it is to see a
-    reference picture; always so where the base does. Raises ValueError for another prediction than the base's, or a
-    base with another condition.
+    The patch embedding is widened by zero columns, AdaLN and control layers end in zeros. reference: it is to see the
+    hands in the colour of skin; always so where the base does. Raises ValueError for another prediction than the
+    base's, or a base with another condition.
     """
     if prediction not in (None, base.config.prediction):
         own = f"the initial model predicts {base.config.prediction!r}"
@@ -237,10 +236,6 @@ def started_from(
     if own not in ("none", condition):
         only = f"only a model without hands ('none') can be given the condition {condition!r}"
         raise ValueError(f"the initial model has the condition {own!r}; {only}")
-    if base.config.reference:
-        raise ValueError(f"the initial model sees a reference; give it the condition {condition!r} before that")
-    if own not in (*CONCATENATED, "none"):
-        raise ValueError(f"a model with the condition {own!r} can't be given a reference; start from one without hands")
     transformer = widen_patch_embedding(copy.deepcopy(base.backbone.transformer), config.in_channels)
     backbone = Backbone(config, transformer)
     if backbone.skip is not None and base.backbone.skip is not None:

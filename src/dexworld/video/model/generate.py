@@ -1,9 +1,8 @@
 """Sampling, and trained models as methods: clips in, videos of what the hands do out (`references.VideoMethod`)."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -12,8 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dexworld.models.checkpoint import check_prediction
-from dexworld.video.clips.clip import ClipShape, TripletClip
-from dexworld.video.clips.picture_file import read_picture
+from dexworld.video.clips.clip import TripletClip
 from dexworld.video.clips.triplet_files import read_prompt
 from dexworld.video.clips.triplets import TripletFolder
 from dexworld.video.model.clip_latents import check_shape
@@ -24,7 +22,7 @@ from dexworld.video.model.video_config import DWMConfig
 
 DETAIL_STEPS = 4  # of a sample that is asked for with `detail`
 OWN, NO_REFERENCE = "own", "none"
-ASPECT_TOLERANCE = 0.02  # by which a reference picture's shape may differ from the clips'
+COLOUR = re.compile("[0-9a-fA-F]{6}")
 AROUND = 0.07  # side of the window in which changes are averaged, as a share of the frame height
 
 
@@ -111,8 +109,8 @@ class GenerateConfig:
     fade: changes smaller than this (mean around a pixel, of 1) are mixed with the unchanged scene in proportion: an
         unsure model makes small changes where nothing happens. 0 shows all of them.
     hands: False blanks the hands: pure navigation.
-    reference: what a model that takes a reference picture is shown. `own`: the clip's own, its first frame. `none`, or
-        the path of a picture of these hands in this scene.
+    reference: the colour of skin, for a model that takes it. `own`: what the clip's first frame shows. `none`, or a
+        colour as RRGGBB.
     batch: clips that are sampled at a time.
     """
 
@@ -128,8 +126,17 @@ class GenerateConfig:
             raise ValueError(f"batch is {self.batch}; at least one clip is sampled at a time")
         if not 0 <= self.fade < 1:
             raise ValueError(f"fade is {self.fade}; it is a difference of pixels of at least 0 and below 1")
+        if self.reference not in (OWN, NO_REFERENCE) and not COLOUR.fullmatch(self.reference):
+            raise ValueError(f"reference is {self.reference!r}; choose 'own', 'none' or a colour such as c8967d")
         if self.unchanged not in ("kept", "codec"):
             raise ValueError(f"unchanged is {self.unchanged!r}; choose 'kept' or 'codec'")
+
+    @property
+    def skin(self) -> np.ndarray | None:
+        """The given colour (3,) uint8; None without one."""
+        if self.reference in (OWN, NO_REFERENCE):
+            return None
+        return np.frombuffer(bytes.fromhex(self.reference), dtype=np.uint8)
 
 
 @dataclass(frozen=True)
@@ -142,19 +149,12 @@ class Generator:
     texts: dict[str, Tensor] | None = None
 
     def __post_init__(self) -> None:
-        if self.config.reference not in (OWN, NO_REFERENCE) and self.picture is None:
-            raise ValueError(f"{self.name} takes no reference picture; leave out `reference`")
-
-    @cached_property
-    def picture(self) -> np.ndarray | None:
-        """The given reference picture in the size of the clips, if there is one that the model takes."""
-        if self.config.reference in (OWN, NO_REFERENCE) or not self.model.config.reference:
-            return None
-        return resized(read_picture(Path(self.config.reference)), self.model.config.clip, self.config.reference)
+        if self.config.reference not in (OWN, NO_REFERENCE) and not self.model.config.reference:
+            raise ValueError(f"{self.name} takes no reference; leave out `reference`")
 
     @property
     def sees_first_frame(self) -> bool:
-        """Whether it is shown the first frame of the interaction as its reference picture."""
+        """Whether it is told a colour of the interaction's first frame."""
         return self.model.config.reference and self.config.reference == OWN
 
     @property
@@ -189,7 +189,7 @@ class Generator:
         for clip in clips:
             check_shape(clip.static, self.model, clip.name)
         if self.config.reference != OWN:
-            clips = [replace(clip, reference=self.picture) for clip in clips]
+            clips = [replace(clip, skin=self.config.skin) for clip in clips]
         conditions = self.model.conditions_of(clips, self._texts(clips))
         return conditions if self.config.hands else conditions.without_hands()
 
@@ -233,18 +233,6 @@ def with_texts(generator: Generator, prompts: Iterable[str], text_encoder: str |
 def folder_prompts(folder: TripletFolder) -> Iterator[str]:
     """The prompt of every clip of a folder, read when it is asked for."""
     return (read_prompt(folder.files[name].prompt) for name in folder.names)
-
-
-def resized(picture: np.ndarray, clip: ClipShape, name: str) -> np.ndarray:
-    """A picture (H, W, 3) uint8 in the size of a clip's frames. Raises ValueError for one of another shape."""
-    height, width = picture.shape[:2]
-    if abs(width / height * clip.height / clip.width - 1) > ASPECT_TOLERANCE:
-        raise ValueError(
-            f"{name} is {height} x {width}, frames are {clip.height} x {clip.width}: cut it to their shape"
-        )
-    planes = torch.from_numpy(picture).permute(2, 0, 1)[None].float()
-    planes = functional.interpolate(planes, (clip.height, clip.width), mode="bilinear", antialias=True)
-    return planes[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).numpy()
 
 
 def _generators(seeds: Sequence[int]) -> list[torch.Generator]:

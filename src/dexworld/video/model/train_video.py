@@ -51,7 +51,7 @@ class VideoRunConfig:
     prediction: Prediction | None = None
     """What the transformer predicts; the preset's when not given."""
     reference: bool = False
-    """The model also sees the clip's first frame, which shows skin; `--reference-dropout` hides it at times."""
+    """The model also sees the hands in the colour of skin that the first frame shows; see `--reference-dropout`."""
     initial: str | None = None
     """Model folder or hub id to start from, e.g. an inpainting pre-training. Its codec and size are kept; a further
     condition starts at zero, so that the first step's answer is the initial model's."""
@@ -94,8 +94,8 @@ class VideoRunConfig:
             raise ValueError("base and initial both say where to start from; give one of them")
         if self.lora_rank < 0:
             raise ValueError(f"lora_rank is {self.lora_rank}; it is positive, or 0 for full training")
-        if self.training.goal == "inpainting" and (self.condition != "none" or self.reference):
-            raise ValueError("inpainting pre-training sees no hands: use condition 'none' and no reference")
+        if self.training.goal == "inpainting" and self.condition != "none":
+            raise ValueError("inpainting pre-training sees no hands: use condition 'none' with goal 'inpainting'")
 
 
 def train_video(config: VideoRunConfig) -> Path:

@@ -106,7 +106,7 @@ class DWMConfig:
     prediction: what the transformer's output means. `velocity`: v of CogVideoX or the flow of Wan, which their weights
         need. `residual`: the change of the static latents, for models trained from new weights (docs/video.md).
     control_depth: blocks of the control branch.
-    reference: whether it also sees a picture of hands and scene, as further input channels (ours, docs/video.md).
+    reference: whether it also sees the hands in the colour of skin (ours, docs/video.md).
     sampling_steps: denoising steps unless others are asked for; one is best for our small models (docs/video.md).
     """
 
@@ -128,8 +128,8 @@ class DWMConfig:
             raise ValueError(f"sampling_steps is {self.sampling_steps}; sampling takes at least one step")
         if self.control_depth < 1:
             raise ValueError(f"control_depth is {self.control_depth}; a control branch has at least one block")
-        if self.reference and self.condition == "control":
-            raise ValueError("the condition 'control' shows the first frame already; it takes no reference")
+        if self.reference and self.condition not in CONCATENATED:
+            raise ValueError(f"a reference colours rendered hands, and {self.condition!r} shows none; use 'mesh'")
         if self.backbone.kind == "wan" and self.condition not in (*CONCATENATED, "none"):
             raise ValueError(f"the wan backbone takes conditions mesh, mask and none, not {self.condition!r}")
 
