@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from dexworld.video.clips.hand_video import hand_silhouette, painted_hands, repeated_first_frame, skin_colour
+from dexworld.video.clips.hand_video import (
+    hand_silhouette,
+    over_video,
+    painted_hands,
+    repeated_first_frame,
+    skin_colour,
+)
 from dexworld.video.clips.masks import MIX, random_mask
 from dexworld.video.model.conditions import Conditions, known_mask, latent_mask
 
@@ -75,6 +81,10 @@ def test_painted_hands_have_the_colour_of_skin_and_the_shading_of_the_mesh():
     assert painted[0, 5, 5].tolist() == [160, 120, 100]
     assert painted[1, 22, 22].tolist() == [240, 180, 150]
     assert not painted[hands.max(axis=-1) == 0].any()
+    over = over_video(np.full_like(hands, 50), hands, skin)
+    assert over[1, 22, 22].tolist() == [240, 180, 150]
+    assert (over[:, 28:] == 50).all()
+    assert over_video(hands, hands, None) is hands
     assert not painted_hands(hands, None).any()
     assert not painted_hands(np.zeros_like(hands), skin).any()
     assert skin_colour(np.zeros_like(hands[0]), picture) is None

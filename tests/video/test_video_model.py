@@ -189,6 +189,21 @@ def test_a_reference_is_the_first_frame_s_skin_or_none_or_a_colour_of_ones_own(m
     assert not np.array_equal(*shown)
 
 
+def test_painted_hands_are_shown_over_what_was_generated_by_any_model(make_dwm, square_clips):
+    model, clips = make_dwm(), [replace(clip, skin=np.uint8([230, 180, 150])) for clip in square_clips[:2]]
+    plain, own, given, unknown = (
+        Generator(model, GenerateConfig(paint=paint, reference=shown, unchanged="codec")).generate(clips, [0, 1])
+        for paint, shown in ((False, "own"), (True, "own"), (True, "102030"), (True, "none"))
+    )
+    for index, clip in enumerate(clips):
+        hand = clip.hands.any(axis=-1)
+        assert (own[index][hand] == (230, 180, 150)).all()
+        assert (given[index][hand] == (16, 32, 48)).all()
+        assert np.array_equal(plain[index], unknown[index])
+    assert Generator(model, GenerateConfig(paint=True)).sees_first_frame
+    assert not Generator(model).sees_first_frame
+
+
 def test_references_that_make_no_sense_are_refused(make_dwm):
     with pytest.raises(ValueError, match="dwm takes no reference"):
         Generator(make_dwm(), GenerateConfig(reference="c8967d"))

@@ -157,6 +157,8 @@ class VideoEvaluate(VideoModelOptions):
         generators = [Generator(model, plain, "dwm_codec")]
         if self.generation.unchanged != "codec":
             generators.insert(0, Generator(model, self.generation))
+        if plain.paint:
+            generators.append(Generator(model, replace(plain, paint=False), "dwm_unpainted_codec"))
         trades = {f"dwm_steps_{each}": {"steps": each, "detail": 1.0} for each in self.trade_steps}
         trades |= {f"dwm_detail_{each:g}": {"detail": each} for each in self.trade_details}
         for name, changes in trades.items():

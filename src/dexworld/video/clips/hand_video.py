@@ -124,6 +124,13 @@ def painted_hands(hands: np.ndarray, skin: np.ndarray | None) -> np.ndarray:
     return np.clip(np.rint(levels[..., None] / level * skin), 0, 255).astype(np.uint8)
 
 
+def over_video(video: np.ndarray, hands: np.ndarray, skin: np.ndarray | None) -> np.ndarray:
+    """A video (F, H, W, 3) uint8 with the hands of a hand video over it, painted; the video itself without a colour."""
+    if skin is None:
+        return video
+    return np.where((hands.max(axis=-1) >= HAND_LEVEL)[..., None], painted_hands(hands, skin), video)
+
+
 def hand_silhouette(hands: Tensor | np.ndarray) -> Tensor:
     """A white-on-black video of where the hands are: (..., H, W, 3) uint8 of a hand video of the same shape."""
     hands = torch.as_tensor(hands)

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from dexworld.models.checkpoint import check_prediction
 from dexworld.video.clips.clip import TripletClip
+from dexworld.video.clips.hand_video import over_video
 from dexworld.video.clips.triplet_files import read_prompt
 from dexworld.video.clips.triplets import TripletFolder
 from dexworld.video.model.clip_latents import check_shape
@@ -109,8 +110,9 @@ class GenerateConfig:
     fade: changes smaller than this (mean around a pixel, of 1) are mixed with the unchanged scene in proportion: an
         unsure model makes small changes where nothing happens. 0 shows all of them.
     hands: False blanks the hands: pure navigation.
-    reference: the colour of skin, for a model that takes it. `own`: what the clip's first frame shows. `none`, or a
-        colour as RRGGBB.
+    reference: the colour of skin, for `paint` and for a model that takes it. `own`: what the clip's first frame shows.
+        `none`, or a colour as RRGGBB.
+    paint: show the rendered hands in the colour of skin over the generated video. Nothing in the scene hides them.
     batch: clips that are sampled at a time.
     """
 
@@ -119,6 +121,7 @@ class GenerateConfig:
     fade: float = 0.1
     hands: bool = True
     reference: str = OWN
+    paint: bool = False
     batch: int = 8
 
     def __post_init__(self) -> None:
@@ -149,13 +152,13 @@ class Generator:
     texts: dict[str, Tensor] | None = None
 
     def __post_init__(self) -> None:
-        if self.config.reference not in (OWN, NO_REFERENCE) and not self.model.config.reference:
-            raise ValueError(f"{self.name} takes no reference; leave out `reference`")
+        if self.config.skin is not None and not (self.model.config.reference or self.config.paint):
+            raise ValueError(f"{self.name} takes no reference; leave out `reference`, or choose `paint`")
 
     @property
     def sees_first_frame(self) -> bool:
         """Whether it is told a colour of the interaction's first frame."""
-        return self.model.config.reference and self.config.reference == OWN
+        return (self.model.config.reference or self.config.paint) and self.config.reference == OWN
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -179,19 +182,24 @@ class Generator:
         latents = sample(model, conditions, self.config.sampling, _generators(seeds))
         check_prediction(latents, model, [clip.name for clip in clips])
         made = model.decode(latents).cpu()
-        if model.config.condition == "control":
-            return made.numpy()  # it has never seen the static video
-        static = np.stack([clip.static for clip in clips])
-        return shown(made, model.decode(conditions.static).cpu(), torch.from_numpy(static), self.config).numpy()
+        if model.config.condition != "control":  # that has never seen the static video
+            static = torch.from_numpy(np.stack([clip.static for clip in clips]))
+            made = shown(made, model.decode(conditions.static).cpu(), static, self.config)
+        if not (self.config.paint and self.config.hands):
+            return made.numpy()
+        pairs = zip(made.numpy(), clips, strict=True)
+        return np.stack([over_video(video, clip.hands, self._skin(clip)) for video, clip in pairs])
 
     def conditions(self, clips: Sequence[TripletClip]) -> Conditions:
         """What the model is told about the clips."""
         for clip in clips:
             check_shape(clip.static, self.model, clip.name)
-        if self.config.reference != OWN:
-            clips = [replace(clip, skin=self.config.skin) for clip in clips]
+        clips = [replace(clip, skin=self._skin(clip)) for clip in clips]
         conditions = self.model.conditions_of(clips, self._texts(clips))
         return conditions if self.config.hands else conditions.without_hands()
+
+    def _skin(self, clip: TripletClip) -> np.ndarray | None:
+        return clip.skin if self.config.reference == OWN else self.config.skin
 
     def check_texts(self, text_encoder: str | None = None) -> None:
         """Raise ValueError when texts are needed and neither they nor their encoder are there, or it doesn't fit."""
