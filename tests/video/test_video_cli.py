@@ -154,13 +154,15 @@ def test_the_first_frame_of_a_model_that_has_seen_it_is_not_measured(triplets, s
     small = "--preset", "debug", "--steps", 1, "--batch-size", 2, "--codec-clips", 4
     run("train", "--data", triplets, "--output", tmp_path / "run", "--reference", "True", *small)
     found = {}
-    for shown, options in {"own": (), "none": (), "c8967d": ("--after-first", "True")}.items():
+    for shown, options in {"own": (), "none": (), "c8967d": ("--after-first", "True", "--paint", "True")}.items():
         model = "--checkpoint", tmp_path / "run" / "model", "--reference", shown, "--clips", 2, "--samples", 1
         run("evaluate", "--data", triplets, "--output", tmp_path / shown, *model, *options)
         found[shown] = results(tmp_path / shown)
     assert [each["after_first"] for each in found.values()] == [True, False, True]
     copies = [each["methods"]["static_copy"]["psnr_inside"] for each in found.values()]
     assert copies[0] == copies[2] != copies[1]
+    painted = found["c8967d"]["methods"]
+    assert painted["dwm_codec"]["psnr_inside"] != painted["dwm_unpainted_codec"]["psnr_inside"]
     arguments = "evaluate", "--data", triplets, "--output", tmp_path / "out", "--checkpoint", small_model
     assert "takes no reference" in mistake(capsys, *arguments, "--reference", "c8967d")
 

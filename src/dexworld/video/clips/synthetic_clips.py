@@ -100,8 +100,8 @@ def triplet_of(clip: HandClip, name: str | None = None) -> TripletClip:
     )
     track = Track(poses, intrinsics, {"keypoints_world": points, "keypoints_valid": clip.keypoints_valid})
     videos = clip.interaction, clip.static, clip.hands
-    about = clip.prompt, clip.fps, track, clip.seed, skin_colour(clip.hands[0], clip.interaction[0])
-    return TripletClip(name or clip_name(clip.seed), *videos, *about)
+    skin = skin_colour(clip.hands[0], clip.interaction[0])
+    return TripletClip(name or clip_name(clip.seed), *videos, clip.prompt, clip.fps, track, clip.seed, skin)
 
 
 def as_fixed_camera(clip: TripletClip) -> TripletClip:

@@ -216,8 +216,8 @@ def preset_config(config: VideoRunConfig) -> DWMConfig:
     settings = preset(config.preset)
     clip = settings.clip if config.clip_shape is None else ClipShape(*config.clip_shape, settings.clip.fps)
     prediction = config.prediction or settings.prediction
-    own = {"condition": config.condition, "prediction": prediction, "reference": config.reference}
-    return replace(settings, clip=clip, **own)
+    settings = replace(settings, clip=clip, condition=config.condition, prediction=prediction)
+    return replace(settings, reference=config.reference)
 
 
 def _check_lora(config: VideoRunConfig, base: Condition) -> None:
