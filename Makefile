@@ -12,9 +12,11 @@ STAMP := $(VENV)/.installed
 INTEROP := .venv-interop
 FOREIGN := lerobot==0.4.4 robomimic==0.3.0 stable-worldmodel==0.1.1
 WORKERS ?= 4  # twice the cores of a small machine: tests that start and kill processes wait for them
-# encoders.py, decoder.py and hand_tracking.py need data: run them by hand (docs/objects.md, training.md, video_data.md). The others are parts.
+# encoders.py, decoder.py, hand_tracking.py and codec_ceiling.py need data: run them by hand (docs/objects.md, training.md, video_data.md, video.md).
+# The others are parts.
 BENCHMARKS := $(filter-out benchmarks/encoders.py benchmarks/decoder.py benchmarks/common.py benchmarks/egodex_clips.py \
-  benchmarks/plain_training.py benchmarks/training_setup.py benchmarks/hand_tracking.py,$(wildcard benchmarks/*.py))
+  benchmarks/plain_training.py benchmarks/training_setup.py benchmarks/hand_tracking.py \
+  benchmarks/codec_ceiling.py,$(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test interop lint docs release bench clean

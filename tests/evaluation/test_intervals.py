@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from dexworld.evaluation.intervals import bootstrap_mean, bootstrap_ratio, mcnemar, paired_difference, ratios, wilson
+from dexworld.evaluation.intervals import (
+    bootstrap_mean,
+    bootstrap_ratio,
+    jackknife,
+    mcnemar,
+    paired_difference,
+    ratios,
+    wilson,
+)
 
 
 def test_wilson_agrees_with_published_values():
@@ -42,6 +50,15 @@ def test_bootstrap_of_a_mean_matches_the_normal_interval_for_many_episodes():
     assert interval.value == pytest.approx(values.mean())
     bounds = (values.mean() - half, values.mean() + half)
     assert (interval.low, interval.high) == pytest.approx(bounds, abs=0.03)
+
+
+def test_the_jackknife_of_a_mean_is_the_normal_interval():
+    values = np.random.default_rng(2).normal(3.0, 2.0, size=50)
+    found = jackknife(lambda rows: float(values[rows].mean()), len(values))
+    half = 1.959964 * values.std(ddof=1) / 50**0.5
+    assert (found.value, found.low, found.high) == pytest.approx(
+        (values.mean(), values.mean() - half, values.mean() + half)
+    )
 
 
 def test_bootstrap_of_a_ratio_divides_sums_and_not_episodes():

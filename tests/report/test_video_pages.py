@@ -175,8 +175,8 @@ def test_a_ranking_of_ones_own_scene_knows_no_right_answer(text_of, tmp_path):
 def test_figures_that_were_taken_before_a_measure_was_there_are_shown_without_it(evaluation):
     old = {name: {**evaluation.summary(name)} for name in ("static_copy", "dwm")}
     for each in old.values():
-        for key in [key for key in each if key.startswith("lite0_distance")]:
+        for key in [key for key in each if key.startswith("lite0")]:
             del each[key]
     shown = "".join(map(str, tables(old, "dwm")))
-    assert "Lite0 distance: n/a (the measurement is older than this measure)" in shown
+    assert "Lite0 Fréchet distance: n/a (the measurement is older than this measure)" in shown
     assert "PSNR inside" in shown

@@ -98,6 +98,7 @@ REFUSED = [
     (("--preset", "debug", "--device", "cuda:7"), "device is 'cuda:7', which this machine doesn't have"),
     (("--preset", "debug", "--text-encoder", "no/text"), "no/text"),
     (("--preset", "debug", "--outside-weight", 2, "--prediction", "velocity"), "outside_weight needs residual"),
+    (("--preset", "debug", "--perceptual", 1, "--prediction", "velocity"), "perceptual needs residual"),
     (("--preset", "debug", "--validation-data", "no/where"), "no/where"),
 ]
 

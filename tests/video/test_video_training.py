@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from dexworld.models.perceptual import Lite0Distance
 from dexworld.training.checkpoints import ResumeError
 from dexworld.training.trainer import Trainer, TrainingDiverged
 from dexworld.video.clips.triplet_files import write_triplet
@@ -14,8 +15,10 @@ from dexworld.video.model.clip_latents import encode_folder, latent_file
 from dexworld.video.model.dwm import DWM, started_from
 from dexworld.video.model.generate import GenerateConfig, Generator
 from dexworld.video.model.lora import has_lora
+from dexworld.video.model.perceptual_term import PerceptualTerm
 from dexworld.video.model.train_video import VideoRunConfig, seed_ranges, train_video
 from dexworld.video.model.video_task import VideoTask, VideoTrainConfig, denoising_loss
+from encoder_fixtures import lite0_weights, save_lite0
 
 CPU = torch.device("cpu")
 
@@ -356,6 +359,45 @@ def test_pixels_outside_the_region_count_as_often_as_asked(make_dwm, folder):
     of_lower = 2 * even - of_upper
     assert of_upper != pytest.approx(of_lower, rel=1e-3)
     assert loss(upper, 3.0) == pytest.approx((of_upper + 3 * of_lower) / 4, rel=1e-4)
+
+
+@pytest.fixture(scope="module")
+def lite0_package(tmp_path_factory):
+    """The package of the extra `cnn`, with random weights."""
+    folder = tmp_path_factory.mktemp("packages")
+    save_lite0(folder, lite0_weights())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        yield
+
+
+@pytest.mark.usefixtures("lite0_package")
+def test_the_perceptual_term_is_the_lite0_distance_of_what_the_codec_shows(make_dwm, square_clips, monkeypatch):
+    model, clips = make_dwm(), square_clips[:2]
+    term = PerceptualTerm(model.codec, CPU)
+    true = model.encode(np.stack([clip.interaction for clip in clips]))
+    other = model.encode(np.stack([clip.static for clip in clips]))
+    assert float(term(true, true, torch.Generator())) == 0.0
+    monkeypatch.setattr("dexworld.video.model.perceptual_term.FRAMES", 5)  # all of them
+    videos = zip(model.decode(other).numpy(), model.decode(true).numpy(), strict=True)
+    expected = np.mean([Lite0Distance.from_package().distances(*pair) for pair in videos])
+    assert float(term(other, true, torch.Generator())) == pytest.approx(expected, rel=2e-2)  # but for 8-bit rounding
+    other.requires_grad_()
+    term(other, true, torch.Generator()).backward()
+    assert (other.grad.flatten(2).abs().amax(dim=2) > 0).all()
+
+
+@pytest.mark.usefixtures("lite0_package")
+def test_the_perceptual_term_is_part_of_the_loss_by_its_weight(make_dwm, folder):
+    model = make_dwm()
+    tasks = {weight: task_of(model, folder, perceptual=weight) for weight in (0.0, 0.5)}
+    batch, _ = tasks[0.0].batch(0, CPU)
+    with torch.no_grad():
+        plain, both, again = (task.losses(batch, 3) for task in (*tasks.values(), tasks[0.5]))
+    assert set(plain) == {"loss"}
+    assert both["lite0_distance"] > 0
+    assert both["loss"] == pytest.approx(float(plain["loss"] + 0.5 * both["lite0_distance"]))
+    assert again == both  # the frames are the step's: a run that goes on draws the same ones
 
 
 def test_a_clip_whose_hands_are_blanked_has_no_outside(make_dwm, folder):

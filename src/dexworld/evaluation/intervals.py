@@ -4,6 +4,7 @@ Episodes are the unit of independence everywhere: frames of one episode resemble
 alone. Where several models of one kind are compared, S of them trained from different seeds, seeds are another.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import comb, isnan, sqrt
 from statistics import NormalDist
@@ -87,6 +88,18 @@ def bootstrap_ratio(
     samples = np.where(np.isnan(samples), value, samples)  # a resample without any denominator tells nothing new
     low, high = np.percentile(samples, TAILS, axis=0)
     return Interval(*(float(part) if not row else part for part in (value, low, high)))
+
+
+def jackknife(figure: Callable[[np.ndarray], float], episodes: int) -> Interval:
+    """A figure of episodes with an interval from leaving out each in turn, for figures that no mean gives.
+
+    figure: of the indices of the episodes that it is to be computed on. Source: Efron and Tibshirani, chapter 11.
+    """
+    everything = np.arange(episodes)
+    value, each = figure(everything), np.array([figure(np.delete(everything, index)) for index in everything])
+    error = sqrt((episodes - 1) * float(each.var()))
+    half = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2) * error
+    return Interval(value, value - half, value + half)
 
 
 def ratios(numerators: np.ndarray, denominators: np.ndarray) -> np.ndarray:

@@ -65,12 +65,13 @@ class FeatureDistance(nn.Module):
             if mask is not None:
                 check_mask(mask, truth.shape)
         frames = (  # one by one: VGG's first features are 64 times a frame
-            [part[0] for part in self.maps(self._planes(ours), self._planes(theirs))]
+            [part[0] for part in self.maps(self.planes(ours), self.planes(theirs))]
             for ours, theirs in zip(prediction, truth, strict=True)
         )
         return [None if means is None else float(means.sum()) for means in region_means(frames, masks)]
 
-    def _planes(self, image: np.ndarray) -> Tensor:
+    def planes(self, image: np.ndarray) -> Tensor:
+        """(1, 3, H, W) in [-1, 1], on the network's device, of an image (H, W, 3) uint8."""
         planes = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
         return planes.to(next(self.parameters()).device).float() / 127.5 - 1
 

@@ -59,6 +59,8 @@ GROUPS = {  # title of a table to its columns: measure, heading, how it is writt
     "Perception": [
         *_sides("lpips", "LPIPS", ".3f", " ↓"),
         *_sides("lite0_distance", "Lite0 distance", ".3f", " ↓"),
+        ("lite0_frechet_inside", "Lite0 Fréchet distance inside ↓", ".2f"),
+        ("lite0_frechet", "Lite0 Fréchet distance ↓", ".2f"),
         ("dreamsim", "DreamSim ↓", ".3f"),
         ("xclip", "X-CLIP, with the prompt", ".3f"),
         ("sharpness_inside", "Sharpness inside, of the truth's", ".0%"),

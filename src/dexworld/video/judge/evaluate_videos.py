@@ -6,7 +6,7 @@ copy through the same codec, one that shows the static video's own pixels with t
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 from zlib import crc32
 
@@ -14,16 +14,19 @@ import numpy as np
 import tyro
 
 from dexworld.evaluation.guard import Split, check_seeds
-from dexworld.evaluation.intervals import bootstrap_mean
+from dexworld.evaluation.intervals import Interval, bootstrap_mean
 from dexworld.evaluation.ledger import Ledger
 from dexworld.models.picture_metrics import masked_mean, psnr_of, squared_error_map, ssim_map
 from dexworld.video.clips.clip import TripletClip
 from dexworld.video.clips.regions import changed_pixels, interaction_region
+from dexworld.video.judge.clip_features import REGIONS, clip_features, clips_frechet
 from dexworld.video.judge.detail_measures import sharpness, spread
 from dexworld.video.judge.references import CODEC_TRUTH, STATIC_COPY, STATIC_COPY_CODEC, VideoMethod, reference_methods
-from dexworld.video.judge.video_measures import Measures, Perceptual, preservation
+from dexworld.video.judge.video_measures import NOT_ASKED, Measures, Perceptual, preservation
 
 NOTHING = "n/a (nothing to measure in any clip)"
+FRECHET = "lite0_frechet"  # of all clips at once
+TRUTH = "truth"  # among the features of methods
 HIGHER_IS_BETTER = ("psnr", "ssim", "sharpness", "xclip", "kept", "acted")
 NOT_AN_OPTION = (tyro.conf.Fixed, tyro.conf.Suppress)  # fields that the command line leaves at their default
 
@@ -58,7 +61,8 @@ class Evaluation:
 
     values: by method and clip, the mean over samples of every measure: a number, None where there is nothing to
     measure, or the reason as text why it isn't measured. region_shares: share of each clip's pixels in the interaction
-    region. simulated: clips with a scene seed, which the guard has checked.
+    region. simulated: clips with a scene seed, which the guard has checked. features: `clip_features` of all clips by
+    method, those of the true ones under `TRUTH`; empty without the network.
     """
 
     config: EvaluateConfig
@@ -68,10 +72,11 @@ class Evaluation:
     region_shares: tuple[float, ...]
     references: tuple[str, ...]
     simulated: int = 0
+    features: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def measures(self) -> list[str]:
-        """Names of everything that was asked for, in order."""
+        """Names of every measure of a clip, in order."""
         return list(next(iter(self.values.values()))[0])
 
     def of(self, method: str, measure: str) -> list[float | str | None]:
@@ -83,7 +88,7 @@ class Evaluation:
         figures: dict[str, Any] = {}
         for measure in self.measures:
             figures |= self._interval(measure, self.of(method, measure))
-        return figures | {"n": len(self.clips), "k": self.samples[method]}
+        return figures | self._frechet(method) | {"n": len(self.clips), "k": self.samples[method]}
 
     def reference_of(self, method: str) -> str:
         """The static copy that a method is compared with: the one through the codec where every pixel is decoded."""
@@ -96,12 +101,12 @@ class Evaluation:
         return [(name, self.reference_of(name)) for name in names]
 
     def difference(self, method: str, reference: str) -> dict[str, Any]:
-        """Mean over clips of a method's measures less those of `reference` on the same clip, as in `summary`."""
+        """A method's measures less those of `reference` on the same clips, as in `summary`."""
         figures: dict[str, Any] = {}
         for measure in self.measures:
             pairs = zip(self.of(method, measure), self.of(reference, measure), strict=True)
             figures |= self._interval(measure, [_difference(*pair) for pair in pairs])
-        return figures
+        return figures | self._frechet(method, reference)
 
     def figures(self) -> dict[str, Any]:
         """Everything, ready for `write_results`; "like_for_like" names the static copy to compare a method with."""
@@ -128,11 +133,18 @@ class Evaluation:
     def _interval(self, measure: str, values: list[float | str | None]) -> dict[str, Any]:
         numbers = [value for value in values if isinstance(value, int | float)]
         if not numbers:
-            reason = next((value for value in values if isinstance(value, str)), NOTHING)
-            return {measure: reason, f"{measure}_low": None, f"{measure}_high": None, f"{measure}_n": 0}
+            return _named(measure, next((value for value in values if isinstance(value, str)), NOTHING), 0)
         found = bootstrap_mean(np.array(numbers, float), np.random.default_rng(self.config.seed))
-        interval = {measure: found.value, f"{measure}_low": found.low, f"{measure}_high": found.high}
-        return interval | {f"{measure}_n": len(numbers)}
+        return _named(measure, found, len(numbers))
+
+    def _frechet(self, *methods: str) -> dict[str, Any]:
+        figures: dict[str, Any] = {}
+        for index, region in enumerate(REGIONS):
+            given = [self.features[name][:, :, index] for name in (TRUTH, *methods)] if self.features else []
+            found = clips_frechet(*given) if given else NOT_ASKED
+            clips = int((~np.isnan(given[0]).any(axis=(1, 2))).sum()) if given else 0
+            figures |= _named(f"{FRECHET}{region}", found, clips)
+        return figures
 
 
 def evaluate_methods(
@@ -164,11 +176,13 @@ def evaluate_methods(
         if ledger is None or any(name not in ledger for name in names[start:stop]):
             group = [clips[index] for index in range(start, stop)]
             truths = [Truth(clip, config.after_first) for clip in group]
-            rows |= {each.clip.name: {"region_share": float(each.region.mean()), "values": {}} for each in truths}
+            rows |= {each.clip.name: each.row(perceptual) for each in truths}
             for method in everything:
                 for truth, videos in zip(truths, generated(method, group, config), strict=True):
-                    measures = mean_over_samples([truth.measure(video, perceptual) for video in videos])
-                    rows[truth.clip.name]["values"][method.name] = measures | truth.spread(videos)
+                    row = rows[truth.clip.name]
+                    measures = mean_over_samples([truth.measure(each, perceptual) for each in videos])
+                    row["values"][method.name] = measures | truth.spread(videos)
+                    row["features"][method.name] = [truth.features(each, perceptual) for each in videos]
                 if progress is not None:
                     progress(method.name, stop, len(names))
         if ledger is not None:
@@ -179,7 +193,11 @@ def evaluate_methods(
     values = {method.name: [rows[name]["values"][method.name] for name in names] for method in everything}
     shares = tuple(rows[name]["region_share"] for name in names)
     samples = {method.name: samples_of(method, config) for method in everything}
-    return Evaluation(config, tuple(names), samples, values, shares, references, simulated)
+    features: dict[str, np.ndarray] = {}
+    if perceptual.lite0 is not None:
+        found = [rows[name]["features"] for name in names]
+        features = {method: np.array([each[method] for each in found], dtype=float) for method in found[0]}
+    return Evaluation(config, tuple(names), samples, values, shares, references, simulated, features)
 
 
 class Truth:
@@ -192,6 +210,18 @@ class Truth:
         self.clip, self.frames = clip, slice(int(after_first), None)
         self.region = interaction_region(clip.interaction, clip.static, clip.hands)
         self.changed = changed_pixels(clip.interaction, clip.static)
+
+    def row(self, perceptual: Perceptual) -> dict[str, Any]:
+        """What is known of a clip before any method: JSON values."""
+        features = {TRUTH: [self.features(self.clip.interaction, perceptual)]}
+        return {"region_share": float(self.region.mean()), "values": {}, "features": features}
+
+    def features(self, video: np.ndarray, perceptual: Perceptual) -> list[list[float | None]] | None:
+        """`clip_features` of a video, None for NaN; None without the network."""
+        if perceptual.lite0 is None:
+            return None
+        numbers = clip_features(perceptual.lite0, video[self.frames], self.region[self.frames])
+        return np.where(np.isnan(numbers), None, numbers).tolist()
 
     def measure(self, video: np.ndarray, perceptual: Perceptual) -> Measures:
         """Every measure of a prediction (F, H, W, 3) uint8 by its name."""
@@ -285,6 +315,14 @@ def check_scenes(seeds: Sequence[int], methods: Sequence[VideoMethod], split: Sp
 def lower_is_better(measure: str) -> bool:
     """Whether smaller values of a measure are better, as for distances."""
     return not measure.startswith(HIGHER_IS_BETTER)
+
+
+def _named(measure: str, found: Interval | str, clips: int) -> dict[str, Any]:
+    """A figure of so many clips as `results.json` has it, or the reason why there is none."""
+    if isinstance(found, str):
+        return {measure: found, f"{measure}_low": None, f"{measure}_high": None, f"{measure}_n": 0}
+    interval = {measure: found.value, f"{measure}_low": found.low, f"{measure}_high": found.high}
+    return interval | {f"{measure}_n": clips}
 
 
 def _difference(ours: float | str | None, theirs: float | str | None) -> float | str | None:

@@ -33,7 +33,7 @@ class PerceptualConfig:
 
     lpips_vgg, lpips_heads: see `LPIPS.from_files`; both or neither. dreamsim: folder of the checkpoints that DreamSim's
     own package reads, which the user installs. xclip: folder of a `transformers` X-CLIP model with its tokenizer.
-    lite0_distance: measure `Lite0Distance`, whose weights the extra `cnn` installs.
+    lite0_distance: measure `Lite0Distance`, whose weights the extra `cnn` installs, and `clips_frechet`.
     """
 
     lpips_vgg: Path | None = None

@@ -81,8 +81,11 @@ class PCACodec(nn.Module):
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """See `Codec.decode`."""
-        video = self._to_pixels(latents, self.first_mean, self.rest_mean)
-        return (video * 255).round_().clamp_(0, 255).to(torch.uint8)
+        return (self.pixels(latents) * 255).round_().clamp_(0, 255).to(torch.uint8)
+
+    def pixels(self, latents: Tensor) -> Tensor:
+        """The same before rounding: (B, F, H, W, 3), 1 is white. Linear, hence differentiable."""
+        return self._to_pixels(latents, self.first_mean, self.rest_mean)
 
     def pixel_error(self, error: Tensor) -> Tensor:
         """Squared error (B, F, H, W) of pixels that an error of latents makes, in the unit of the latents."""

@@ -31,7 +31,7 @@ from dexworld.video.model.generate import folder_prompts
 from dexworld.video.model.lora import LoRAConfig, add_lora, has_lora
 from dexworld.video.model.prompt_embeddings import check_text_encoder, embed_prompts
 from dexworld.video.model.video_config import CONCATENATED, CONDITIONS, Condition, DWMConfig, Prediction, preset
-from dexworld.video.model.video_task import VideoTask, VideoTrainConfig, VideoValidation, check_outside_weight
+from dexworld.video.model.video_task import VideoTask, VideoTrainConfig, VideoValidation, check_losses
 
 logger = logging.getLogger(__name__)
 
@@ -165,8 +165,7 @@ def check_data(config: VideoRunConfig, model: DWMConfig, folders: list[TripletFo
     """Refuse what a model can't be trained on, before anything is encoded. Raises ValueError naming the clip."""
     if config.text_encoder is not None:
         check_text_encoder(config.text_encoder, model.backbone)
-    if config.training.outside_weight != 1.0:
-        check_outside_weight(model)
+    check_losses(model, config.training)
     for folder in folders:
         check_clips(folder, model)
 

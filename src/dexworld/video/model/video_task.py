@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from dexworld.data.video_frames import VideoFrames
-from dexworld.training.train_config import LoopConfig, check_fractions, check_positive
+from dexworld.models.encoders.cnn import weights_file
+from dexworld.training.train_config import LoopConfig, check_fractions, check_not_negative, check_positive
 from dexworld.video.clips.clip import SPACE_FACTOR
 from dexworld.video.clips.masks import random_mask
 from dexworld.video.model.clip_latents import LatentClip, LatentFolder
 from dexworld.video.model.conditions import Conditions, latent_mask
 from dexworld.video.model.dwm import DWM
+from dexworld.video.model.perceptual_term import PerceptualTerm
 from dexworld.video.model.video_config import DWMConfig
 
 VALIDATION_BATCH = 8
@@ -48,6 +50,9 @@ class VideoTrainConfig(LoopConfig):
     outside_weight: float = 1.0
     """How many times an error counts outside the interaction region, where nothing changes. An unsure model spreads its
     changes; the region is small and its errors large, so at 1 the scene around it pays. Small models only (`pca`)."""
+    perceptual: float = 0.0
+    """Weight of the lite0 distance to the true video in the loss (extra `cnn`): sharper where the truth is unknown, for
+    some PSNR. Small models only (`pca`)."""
     validation_clips: int = 32
     """Held-out clips in each validation figure."""
 
@@ -57,6 +62,7 @@ class VideoTrainConfig(LoopConfig):
         super().__post_init__()
         check_fractions(self, "hand_dropout", "prompt_dropout", "reference_dropout")
         check_positive(self, "weight_cap", "validation_clips", "timestep_shift", "outside_weight")
+        check_not_negative(self, "perceptual")
         if self.goal not in ("interaction", "inpainting"):
             raise ValueError(f"goal is {self.goal!r}; choose 'interaction' or 'inpainting'")
 
@@ -74,17 +80,24 @@ class VideoBatch:
 
 
 def denoising_loss(model: DWM, batch: VideoBatch, weight_cap: float, outside_weight: float = 1.0) -> Tensor:
-    """The loss of a batch, a scalar.
+    """The loss of a batch, a scalar; see `latent_loss`."""
+    return latent_loss(model, batch, denoised(model, batch), weight_cap, outside_weight)
+
+
+def denoised(model: DWM, batch: VideoBatch) -> Tensor:
+    """The clean latents (B, f, C, h, w) that a model expects behind a batch's noisy ones."""
+    noisy = model.process.noisy(batch.clean, batch.noise, batch.timestep)
+    return model.denoise(noisy, batch.timestep, batch.conditions).float()
+
+
+def latent_loss(model: DWM, batch: VideoBatch, clean: Tensor, weight_cap: float, outside_weight: float) -> Tensor:
+    """The loss, a scalar, of a model that expects the latents `clean` behind a batch's noisy ones.
 
     For velocity predictions its squared error, as in the DWM release. For residual predictions that of the clean
     latents, weighted as that of the velocity would be, but at most by `weight_cap` (min-SNR: Hang et al., 2023). With
-    an `outside_weight`, that error is measured in pixels, and those outside the region count so many times. Raises
-    ValueError where there is no such measure.
+    an `outside_weight`, that error is measured in pixels, and those outside the region count so many times.
     """
-    process = model.process
-    noisy = process.noisy(batch.clean, batch.noise, batch.timestep)
-    clean = model.denoise(noisy, batch.timestep, batch.conditions).float()
-    sigma = process.at(batch.timestep, clean)[1]
+    sigma = model.process.at(batch.timestep, clean)[1]
     if outside_weight != 1.0 and batch.region is not None:
         return _weighted_by_region(model, batch, clean, sigma, weight_cap, outside_weight)
     error = (clean - batch.clean).square()
@@ -98,17 +111,19 @@ def denoising_loss(model: DWM, batch: VideoBatch, weight_cap: float, outside_wei
     return (weight * error).mean()
 
 
-def check_outside_weight(model: DWMConfig) -> None:
-    """Raise ValueError for a model whose errors outside the region can't be weighted."""
-    if model.prediction != "residual" or model.codec.kind != "pca":
-        found = f"{model.prediction} predictions through {model.codec.kind}"
-        raise ValueError(f"outside_weight needs residual predictions through a pca codec; leave it at 1 for {found}")
+def check_losses(model: DWMConfig, config: VideoTrainConfig) -> None:
+    """Raise ValueError for a loss on pixels of a model that it isn't made for, or without the network that it needs."""
+    for name, without in (("outside_weight", 1), ("perceptual", 0)):
+        if getattr(config, name) != without and (model.prediction != "residual" or model.codec.kind != "pca"):
+            found = f"leave it at {without} for {model.prediction} predictions through {model.codec.kind}"
+            raise ValueError(f"{name} needs residual predictions through a pca codec; {found}")
+    if config.perceptual:
+        weights_file()
 
 
 def _weighted_by_region(
     model: DWM, batch: VideoBatch, clean: Tensor, sigma: Tensor, weight_cap: float, outside_weight: float
 ) -> Tensor:
-    check_outside_weight(model.config)
     assert batch.region is not None
     counts = torch.where(batch.region, 1.0, outside_weight)
     error = model.codec.pixel_error(clean - batch.clean) * (counts / counts.mean())
@@ -122,11 +137,13 @@ class VideoTask:
     def __init__(
         self, model: DWM, config: VideoTrainConfig, folders: list[LatentFolder], weights: tuple[float, ...] = ()
     ) -> None:
+        check_losses(model.config, config)
         self.model, self.config, self.folders = model, config, folders
         sizes = np.array([len(folder) for folder in folders], dtype=float)
         shares = np.asarray(weights, dtype=float) if weights else sizes
         self.shares = shares / shares.sum()
         self.blank = model.blank_hands().cpu()
+        self.perceptual = PerceptualTerm(model.codec, model.device) if config.perceptual else None
 
     def batch(self, index: int, device: torch.device) -> tuple[VideoBatch, int]:
         """Batch number `index`."""
@@ -160,8 +177,13 @@ class VideoTask:
         return VideoBatch(clean, batch.noise, batch.timestep, conditions, batch.names, region)
 
     def losses(self, batch: VideoBatch, index: int) -> dict[str, Tensor]:
-        """`loss`, see `denoising_loss`."""
-        return {"loss": denoising_loss(self.model, batch, self.config.weight_cap, self.config.outside_weight)}
+        """`loss`, see `latent_loss`, and in it `lite0_distance` where that has a weight."""
+        config, clean = self.config, denoised(self.model, batch)
+        loss = latent_loss(self.model, batch, clean, config.weight_cap, config.outside_weight)
+        if self.perceptual is None:
+            return {"loss": loss}
+        distance = self.perceptual(clean, batch.clean, torch.Generator().manual_seed(index))
+        return {"loss": loss + config.perceptual * distance, "lite0_distance": distance}
 
     def contents(self, batch: VideoBatch) -> dict[str, Tensor]:
         """The batch's latents, noise and timesteps."""
