@@ -8,7 +8,7 @@ from dexworld.models.checkpoint import CheckpointError
 from dexworld.models.picture_metrics import psnr_of, squared_error_map
 from dexworld.video.clips.hand_video import painted_hands
 from dexworld.video.judge.select_actions import imagined_clips
-from dexworld.video.model.dwm import DWM, load_video_model
+from dexworld.video.model.dwm import DWM, load_video_model, started_from
 from dexworld.video.model.generate import (
     DETAIL_STEPS,
     GenerateConfig,
@@ -187,6 +187,21 @@ def test_a_reference_is_the_first_frame_s_skin_or_none_or_a_colour_of_ones_own(m
         torch.testing.assert_close(unseen, blank)
     shown = [Generator(model, GenerateConfig(reference=each)).generate(clips, [0, 0]) for each in ("own", "none")]
     assert not np.array_equal(*shown)
+
+
+@pytest.mark.parametrize(("condition", "wanted"), [("mesh", "mesh"), ("none", "mask")])
+def test_a_reference_changes_nothing_at_first_and_gradient_reaches_it(make_dwm, square_clips, condition, wanted):
+    base = make_dwm(condition=condition)
+    torch.nn.init.normal_(base.backbone.skip.gates.weight)
+    model, _ = started_from(base, wanted, reference=True)
+    assert started_from(model, wanted)[0] is model  # it keeps what it sees
+    clips = [replace(clip, skin=clip.interaction[0, 8, 8]) for clip in square_clips[:2]]
+    first, second = (Generator(each).generate(clips, [0, 1]) for each in (base, model))
+    assert all(np.array_equal(*pair) for pair in zip(first, second, strict=True))
+    told = model.conditions_of(clips)
+    model.denoise(told.static, torch.full((2,), 999), told).square().mean().backward()
+    assert model.backbone.transformer.patch_embed.proj.weight.grad[:, -8:].any()
+    assert model.backbone.skip.linear.weight.grad[:, -32:].any()
 
 
 def test_painted_hands_are_shown_over_what_was_generated_by_any_model(make_dwm, square_clips):
