@@ -98,7 +98,8 @@ MEANT = {
         *("seeds", "fade", "sdedit_strengths", "start", "guidance", "idle_share", "both_share", "touch_nothing"),
         *("hidden_weight", "still_weight", "jitter_px", "word_noise", "consistency", "straight", "aside", "grasps"),
         *("start_share", "port", "dropped", "latency_ms", "jitter_ms", "joint_noise", "pixel_noise"),
-        *("first_frame", "direction", "smoothness", "rest", "meshes_share"),
+        *("first_frame", "direction", "smoothness", "rest", "meshes_share", "detail", "trade_details"),
+        *("reference_dropout",),
     },
     "1000000000": {
         *("episode", "frame", "seed", "steps", "warmup_steps", "log_every", "validate_every", "checkpoint_every"),

@@ -131,12 +131,15 @@ def test_evaluation_of_a_folder_reports_every_method_with_intervals(triplets, sm
     run(
         "evaluate", "--data", triplets, "--checkpoint", small_model, "--output", tmp_path,
         "--samples", 2, "--steps", 2, "--compare", f"again={small_model}", "--sdedit", handless_model,
-        "--sdedit-strengths", 0.5,
+        "--sdedit-strengths", 0.5, "--trade-steps", 2, 3, "--trade-details", 0.5,
     )  # fmt: skip
     methods = results(tmp_path)["methods"]
     assert set(methods) == {
-        "static_copy", "static_copy_codec", "codec_truth", "dwm", "dwm_codec", "again_codec", "sdedit_0.5"
+        "static_copy", "static_copy_codec", "codec_truth", "dwm", "dwm_codec", "again_codec", "sdedit_0.5",
+        "dwm_steps_2_codec", "dwm_steps_3_codec", "dwm_detail_0.5_codec",
     }  # fmt: skip
+    assert methods["dwm_steps_2_codec"]["psnr"] == methods["dwm_codec"]["psnr"] != methods["dwm_steps_3_codec"]["psnr"]
+    assert methods["dwm_steps_3_codec"]["spread_inside"] > 0
     found = results(tmp_path)
     assert set(found["differences"]) == {"static_copy_codec", "static_copy", "dwm", "dwm_codec"}
     copies = {name: found["like_for_like"][name] for name in ("dwm", "dwm_codec", "again_codec", "sdedit_0.5")}
@@ -146,6 +149,23 @@ def test_evaluation_of_a_folder_reports_every_method_with_intervals(triplets, sm
         assert row["lpips"] == "n/a (weights not given)"
     assert methods["dwm_codec"]["psnr"] == methods["again_codec"]["psnr"]
     assert "<video" in (tmp_path / "report.html").read_text()
+
+
+def test_the_first_frame_of_a_model_that_has_seen_it_is_not_measured(triplets, small_model, tmp_path, capsys):
+    small = "--preset", "debug", "--steps", 1, "--batch-size", 2, "--codec-clips", 4
+    run("train", "--data", triplets, "--output", tmp_path / "run", "--reference", "True", *small)
+    found = {}
+    for shown, options in {"own": (), "none": (), "c8967d": ("--after-first", "True", "--paint", "True")}.items():
+        model = "--checkpoint", tmp_path / "run" / "model", "--reference", shown, "--clips", 2, "--samples", 1
+        run("evaluate", "--data", triplets, "--output", tmp_path / shown, *model, *options)
+        found[shown] = results(tmp_path / shown)
+    assert [each["after_first"] for each in found.values()] == [True, False, True]
+    copies = [each["methods"]["static_copy"]["psnr_inside"] for each in found.values()]
+    assert copies[0] == copies[2] != copies[1]
+    painted = found["c8967d"]["methods"]
+    assert painted["dwm_codec"]["psnr_inside"] != painted["dwm_unpainted_codec"]["psnr_inside"]
+    arguments = "evaluate", "--data", triplets, "--output", tmp_path / "out", "--checkpoint", small_model
+    assert "takes no reference" in mistake(capsys, *arguments, "--reference", "c8967d")
 
 
 def test_an_evaluation_ended_by_a_signal_keeps_its_clips_and_goes_on_to_the_same_figures(

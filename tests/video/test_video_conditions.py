@@ -1,8 +1,16 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from dexworld.video.clips.hand_video import hand_silhouette, repeated_first_frame
+from dexworld.video.clips.hand_video import (
+    hand_silhouette,
+    over_video,
+    painted_hands,
+    repeated_first_frame,
+    skin_colour,
+)
 from dexworld.video.clips.masks import MIX, random_mask
 from dexworld.video.model.conditions import Conditions, known_mask, latent_mask
 
@@ -11,9 +19,8 @@ from dexworld.video.model.conditions import Conditions, known_mask, latent_mask
 def conditions():
     static, hands = torch.randn(2, 2, 8, 4, 6), torch.randn(2, 2, 8, 4, 6)
     mask = known_mask(static, 1, 0.7)
-    return Conditions(
-        static, mask, hands, torch.randn(2, 5, 128), torch.randn(2, 3, 4), torch.full((1, 2, 8, 4, 6), 9.0)
-    )
+    told = torch.randn(2, 5, 128), torch.randn(2, 3, 4)
+    return Conditions(static, mask, hands, *told, torch.full((1, 2, 8, 4, 6), 9.0))
 
 
 def test_the_channels_stand_in_the_order_of_the_release(conditions):
@@ -23,6 +30,17 @@ def test_the_channels_stand_in_the_order_of_the_release(conditions):
     assert (joined[:, :, 8] == 0.7).all()
     assert torch.equal(joined[:, :, 9:17], conditions.static)
     assert torch.equal(joined[:, :, 17:], conditions.hands)
+
+
+def test_a_reference_stands_last_and_can_be_hidden(conditions):
+    given = replace(conditions, reference=torch.randn(2, 2, 8, 4, 6))
+    hidden = given.without_reference(torch.tensor([False, True]))
+    joined = hidden.channels(torch.randn(2, 2, 8, 4, 6), 33)
+    assert torch.equal(joined[:, :, 17:25], conditions.hands)
+    assert torch.equal(joined[0, :, 25:], given.reference[0])
+    assert (joined[1, :, 25:] == 9.0).all()
+    assert torch.equal(given.without_hands(torch.tensor([False, True])).reference, hidden.reference)
+    assert conditions.without_reference(torch.tensor([True, True])) is conditions
 
 
 def test_a_wrong_channel_count_names_its_parts(conditions):
@@ -50,6 +68,26 @@ def test_a_silhouette_is_white_where_a_hand_is():
     hands[0, 0, 1] = (120, 200, 120)
     hands[0, 0, 2] = (40, 30, 30)  # compression noise around a hand, sum 100
     assert hand_silhouette(hands)[0, 0].tolist() == [[0, 0, 0], [255, 255, 255], [0, 0, 0]]
+
+
+def test_painted_hands_have_the_colour_of_skin_and_the_shading_of_the_mesh():
+    hands = np.zeros((2, 32, 48, 3), dtype=np.uint8)
+    hands[0, 4:10, 4:10], hands[1, 20:26, 20:26] = (60, 120, 60), (180, 90, 90)  # left, then a right one, lit more
+    picture = np.full((32, 48, 3), 70, dtype=np.uint8)
+    picture[4:10, 4:10] = (160, 120, 100)
+    skin = skin_colour(hands[0], picture)
+    assert skin.tolist() == [160, 120, 100]
+    painted = painted_hands(hands, skin)
+    assert painted[0, 5, 5].tolist() == [160, 120, 100]
+    assert painted[1, 22, 22].tolist() == [240, 180, 150]
+    assert not painted[hands.max(axis=-1) == 0].any()
+    over = over_video(np.full_like(hands, 50), hands, skin)
+    assert over[1, 22, 22].tolist() == [240, 180, 150]
+    assert (over[:, 28:] == 50).all()
+    assert over_video(hands, hands, None) is hands
+    assert not painted_hands(hands, None).any()
+    assert not painted_hands(np.zeros_like(hands), skin).any()
+    assert skin_colour(np.zeros_like(hands[0]), picture) is None
 
 
 def test_a_one_channel_mask_resizes_the_first_frame_alone():

@@ -8,14 +8,16 @@ from dexworld.evaluation.guard import SeedError
 from dexworld.models.picture_metrics import psnr
 from dexworld.pictures import MAX_PSNR
 from dexworld.video.clips.clip import TripletClip
+from dexworld.video.judge.detail_measures import sharpness
 from dexworld.video.judge.evaluate_videos import (
     EvaluateConfig,
+    Truth,
     check_scenes,
     evaluate_methods,
     sample_seed,
 )
 from dexworld.video.judge.references import reference_methods, through_codec
-from dexworld.video.judge.video_measures import NO_WEIGHTS, preservation
+from dexworld.video.judge.video_measures import NO_WEIGHTS, Perceptual, preservation
 
 FRAMES, HEIGHT, WIDTH = 5, 32, 48
 
@@ -76,6 +78,32 @@ def test_a_figure_is_the_mean_over_clips_of_the_mean_over_samples():
     assert summary["psnr"] == pytest.approx(np.mean(expected))
     assert summary["psnr_low"] <= summary["psnr"] <= summary["psnr_high"]
     assert (summary["psnr_n"], summary["n"], summary["k"]) == (4, 4, 3)
+
+
+def test_spread_is_the_standard_deviation_over_samples():
+    result = evaluate_methods(CLIPS[:1], [NoisyTruth("model", 6)], EvaluateConfig(samples=12))
+    for side in ("inside", "outside"):
+        assert result.of("model", f"spread_{side}")[0] == pytest.approx(6, rel=0.05)
+    assert result.of("static_copy", "spread_inside") == [None]
+
+
+def test_a_blurred_video_is_less_sharp_than_the_truth_and_noise_is_sharper():
+    truth = CLIPS[0].interaction
+    mask = np.zeros(truth.shape[:3], dtype=bool)
+    assert sharpness(truth, truth, mask) is None
+    mask[:, 4:20, 4:40] = True
+    blurred = Coarse().decode(Coarse().encode(torch.from_numpy(truth)[None]))[0].numpy()
+    assert sharpness(truth, truth, mask) == 1
+    assert sharpness(blurred, truth, mask) < 0.9
+    assert sharpness(NoisyTruth("model", 20).noisy(truth, 0), truth, mask) > 1.5
+    assert sharpness(truth, np.zeros_like(truth), mask) is None
+
+
+def test_the_first_frame_can_be_left_out_of_every_figure():
+    video = NoisyTruth("model", 20).noisy(CLIPS[0].interaction, 3)
+    whole, later = (Truth(CLIPS[0], each).measure(video, Perceptual()) for each in (False, True))
+    assert later["psnr"] == pytest.approx(psnr(video[1:], CLIPS[0].interaction[1:]))
+    assert all(later[name] != whole[name] for name in ("psnr_outside", "ssim", "gradient_distance"))
 
 
 def test_every_clip_and_sample_has_a_seed_of_its_own_that_does_not_depend_on_the_batch():

@@ -66,8 +66,8 @@ def test_a_published_model_loads_widens_trains_saves_reloads_and_generates_the_s
     kind, channels, widened, lora, tmp_path
 ):
     base = save_published(tmp_path / "base", kind, channels)
-    model = adapted(load_base(base, CLIP)) if lora else load_base(base, CLIP)
-    assert patch_embedding(model.backbone.transformer).in_channels == widened
+    model = adapted(load_base(base, CLIP, reference=True)) if lora else load_base(base, CLIP)
+    assert patch_embedding(model.backbone.transformer).in_channels == widened + lora * model.config.codec.channels
     before = generated(model)
     train_one_step(model)
     after = generated(model)

@@ -219,7 +219,7 @@ def test_inpainting_pretraining_fills_masks_and_keeps_the_identity_that_dwm_star
     assert ancestry["training_seeds"] == [[0, 7]]
     for each in (base, model):
         clips = square_clips[:4]
-        made = Generator(each, GenerateConfig(detail="codec")).generate(clips, range(4))
+        made = Generator(each, GenerateConfig(unchanged="codec")).generate(clips, range(4))
         shown = [each.decode(each.encode(clip.static[None]))[0].numpy() for clip in clips]
         error = np.mean([np.square(a.astype(float) - b) for a, b in zip(made, shown, strict=True)])
         spread = np.mean([np.square(b.astype(float) - b.mean()) for b in shown])
@@ -233,11 +233,25 @@ def test_a_started_model_answers_as_its_base_whatever_the_hands(make_dwm, square
     assert all(np.array_equal(*pair) for pair in zip(first, second, strict=True))
 
 
+def test_references_are_hands_in_the_first_frame_s_colour_and_hidden_as_often_as_asked(make_dwm, folder):
+    model = make_dwm(reference=True)
+    shown, hidden = (task_of(model, folder, reference_dropout=each).batch(0, CPU)[0] for each in (0.0, 1.0))
+    encoded = encode_folder(folder, model)
+    latents = {name: encoded[index].painted for index, name in enumerate(folder.names)}
+    assert torch.equal(shown.conditions.reference, torch.stack([latents[name] for name in shown.names]))
+    blank = model.blank_hands().expand_as(hidden.conditions.reference)
+    torch.testing.assert_close(hidden.conditions.reference, blank)
+    assert not torch.equal(shown.conditions.reference, hidden.conditions.reference)
+    assert torch.equal(shown.clean, hidden.clean)
+
+
 def test_a_model_with_hands_can_not_be_given_other_ones_nor_weights_another_meaning(make_dwm):
     with pytest.raises(ValueError, match="only a model without hands"):
         started_from(make_dwm(condition="mask"), "mesh")
     with pytest.raises(ValueError, match="its weights can't start"):
         started_from(make_dwm(condition="none"), "mesh", "velocity")
+    with pytest.raises(ValueError, match="'adaln-frame' shows none"):
+        started_from(make_dwm(condition="adaln-frame"), "adaln-frame", reference=True)
 
 
 def test_folders_are_drawn_by_their_weights(make_dwm, folder, held_out):
@@ -307,7 +321,7 @@ def test_training_lowers_the_error_where_hands_act_and_without_hands_a_model_onl
     assert changed[-1] < min(0.7, changed[0])
     errors = {}
     for hands in (True, False):
-        config = GenerateConfig(detail="codec", fade=0.0, hands=hands)
+        config = GenerateConfig(unchanged="codec", fade=0.0, hands=hands)
         made = Generator(model, config).generate(square_clips[8:], range(4))
         still = [model.decode(model.encode(clip.static[None]))[0].numpy() for clip in square_clips[8:]]
         errors[hands] = np.mean([np.square(a.astype(float) - b) for a, b in zip(made, still, strict=True)])

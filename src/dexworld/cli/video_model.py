@@ -48,7 +48,8 @@ class VideoGenerate(VideoModelOptions):
     """Imagine the clips of a triplet folder and write the videos, and a page that shows them side by side."""
 
     data: Path
-    """Triplet folder; its interaction videos are only shown beside, except a model's that starts from a first frame."""
+    """Triplet folder; its interaction videos are shown beside. Of them a model sees at most the first frame, where it
+    starts from it (`control`) or takes it as reference."""
     output: Path
     """Folder for videos/<name>_<k>.mp4, report.html and results.json."""
     clips: int | None = None
@@ -67,6 +68,7 @@ class VideoGenerate(VideoModelOptions):
         warn_of_rates(folder.rates(), model)
         method = with_texts(Generator(model, self.generation), folder_prompts(folder), self.text_encoder)
         methods: list[Any] = [*reference_methods(model.codec), method]
+        settings = EvaluateConfig(seed=self.seed, after_first=method.sees_first_frame)
         shown: list[ShownClip] = []
         videos: dict[str, int] = {}
         for index in counted("clips", len(folder))(range(len(folder))):
@@ -78,7 +80,7 @@ class VideoGenerate(VideoModelOptions):
                 write_video(path, method.generate([clip], [seed])[0], clip.fps)
                 videos[str(path.relative_to(self.output))] = seed
             if len(shown) < SHOWN:
-                shown.append(shown_clip(clip, methods, EvaluateConfig(seed=self.seed)))
+                shown.append(shown_clip(clip, methods, settings))
         write_results(self.output, {"videos": videos, "checkpoint": self.checkpoint}, seed=self.seed)
         page = write_video_demo(self.output, shown, "dwm", model=facts_of(model))
         logger.info("%d videos in %s; %s", len(videos), self.output / "videos", page)

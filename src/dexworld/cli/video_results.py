@@ -30,7 +30,7 @@ from dexworld.video.judge.references import VideoMethod, reference_methods
 from dexworld.video.judge.video_measures import Perceptual, PerceptualConfig
 from dexworld.video.model.clip_latents import check_clips, tensors_digest, warn_of_rates
 from dexworld.video.model.dwm import DWM, load_video_model
-from dexworld.video.model.generate import GenerateConfig, Generator, SDEdit, folder_prompts, with_texts
+from dexworld.video.model.generate import OWN, GenerateConfig, Generator, SDEdit, folder_prompts, with_texts
 
 logger = logging.getLogger("dexworld")
 FIRST_SCENE = 1_000_000  # of the evaluation split
@@ -99,6 +99,10 @@ class VideoEvaluate(VideoModelOptions):
     """Of simulated clips."""
     compare: tuple[str, ...] = ()
     """Further models, each as name=folder. Each is one row, `<name>_codec`: as its codec shows it, like `dwm_codec`."""
+    trade_steps: tuple[int, ...] = ()
+    """Numbers of denoising steps, each a row: whole samples of the model as its codec shows them."""
+    trade_details: tuple[float, ...] = ()
+    """Shares of detail (`--detail`), each a row."""
     sdedit: str | None = None
     """Inpainting model for the SDEdit baseline."""
     sdedit_strengths: tuple[float, ...] = (0.3, 0.5, 0.7, 0.9)
@@ -116,7 +120,8 @@ class VideoEvaluate(VideoModelOptions):
         perceptual = Perceptual(self.weights, str(local_device(self.device)))
         everything: list[Any] = [*generators, *baselines]
         decoded = tuple(method.name for method in everything if method.name != "dwm")
-        config = replace(self.evaluation, compare_with=own, decoded=decoded)
+        after_first = self.evaluation.after_first or any(each.sees_first_frame for each in generators)
+        config = replace(self.evaluation, compare_with=own, decoded=decoded, after_first=after_first)
         check_names([method.name for method in (*reference_methods(model.codec), *everything)], own, config)
         with self._clips(model, everything) as triplets:
             warn_of_rates(triplets.rates(), model)
@@ -145,13 +150,21 @@ class VideoEvaluate(VideoModelOptions):
     def _methods(self, model: DWM) -> tuple[list[Generator], list[VideoMethod]]:
         """The trained models and the SDEdit baselines.
 
-        The model stands in the table as users see it (`dwm`) and as its codec shows it (`dwm_codec`); others are
-        compared with `dwm_codec`.
+        The model stands in the table as users see it (`dwm`) and as its codec shows it (`dwm_codec`); others, and the
+        model at other detail, are compared with `dwm_codec`.
         """
-        plain = replace(self.generation, detail="codec")
+        plain = replace(self.generation, unchanged="codec")
         generators = [Generator(model, plain, "dwm_codec")]
-        if self.generation.detail != "codec":
+        if self.generation.unchanged != "codec":
             generators.insert(0, Generator(model, self.generation))
+        if plain.paint:
+            shown = plain.reference if model.config.reference else OWN
+            unpainted = replace(plain, paint=False, reference=shown)
+            generators.append(Generator(model, unpainted, "dwm_unpainted_codec"))
+        trades = {f"dwm_steps_{each}": replace(plain.sampling, steps=each, detail=1.0) for each in self.trade_steps}
+        trades |= {f"dwm_detail_{each:g}": replace(plain.sampling, detail=each) for each in self.trade_details}
+        for name, sampling in trades.items():
+            generators.append(Generator(model, replace(plain, sampling=sampling), f"{name}_codec"))
         for name, folder in map(named_checkpoint, self.compare):
             generators.append(Generator(load_video_model(folder, self.device), plain, f"{name}_codec"))
         for each in generators:
@@ -197,7 +210,7 @@ class VideoDemo(VideoModelOptions):
             methods = [*references, with_texts(method, folder_prompts(triplets), self.text_encoder)]
             clips = [triplets[index] for index in range(len(triplets))]
         simulated = time.monotonic()
-        settings = EvaluateConfig(seed=self.seed, split=self.split)
+        settings = EvaluateConfig(seed=self.seed, split=self.split, after_first=method.sees_first_frame)
         shown = [shown_clip(clip, methods, settings) for clip in counted("videos", len(clips))(clips)]
         timings = {"simulating": simulated - started, "imagining": time.monotonic() - simulated}
         figures = {"clips": {each.clip.name: each.figures for each in shown}, "timings": timings}
@@ -215,7 +228,7 @@ def facts_of(model: DWM) -> dict[str, str]:
     seconds, datasets = model.provenance.get("seconds"), model.provenance.get("datasets", [])
     facts = {
         "Model": f"{config.backbone.kind}, {count / 1e6:.1f} million parameters",
-        "Hands": config.condition,
+        "Hands": config.condition + (", reference picture" if config.reference else ""),
         "Predicts": config.prediction,
         "Codec": f"{config.codec.kind}, {config.codec.channels} channels",
         "Clips": f"{clip.frames} frames of {clip.height} x {clip.width} at {clip.fps:g} fps",

@@ -68,7 +68,8 @@ def bootstrap_ratio(
 
     Both are (E, ...) with one row an episode; the result has the shape of a row. All three values are NaN where the
     denominators sum to zero, low and high where there is one episode alone. Source: Efron and Tibshirani, "An
-    introduction to the bootstrap", section 13.3. Raises ValueError on no episodes, different shapes or non-finite values.
+    introduction to the bootstrap", section 13.3. Raises ValueError on no episodes, different shapes or values that are
+    not finite.
     """
     numerators, denominators = np.asarray(numerators, dtype=float), np.asarray(denominators, dtype=float)
     if numerators.shape != denominators.shape or len(numerators) == 0:

@@ -63,12 +63,15 @@ GROUPS = {  # title of a table to its columns: measure, heading, how it is writt
         ("lite0_frechet", "Lite0 Fréchet distance ↓", ".2f"),
         ("dreamsim", "DreamSim ↓", ".3f"),
         ("xclip", "X-CLIP, with the prompt", ".3f"),
+        ("sharpness_inside", "Sharpness inside, of the truth's", ".0%"),
         *_sides("gradient_distance", "Gradient distance", ".3f", " ↓"),
     ],
     "What is left alone, what is changed": [
         ("kept", "Unaffected pixels kept", ".1%"),
         ("acted", "Affected pixels changed", ".1%"),
         ("psnr_static_outside", "PSNR to the static video outside, dB", ".2f"),
+        ("spread_inside", "Spread over samples inside, levels", ".1f"),
+        ("spread_outside", "Spread outside, levels", ".1f"),
     ],
 }
 PLACES = {"best": ("among the best", "good"), "median": ("in the middle", "quiet"), "worst": ("among the worst", "bad")}
@@ -152,7 +155,8 @@ def cell(summaries: Summaries, name: str, key: str, form: str) -> html.Markup:
     if not html.is_number(summary[key]):
         return html.join(["–"])
     rivals = [other[key] for rival, other in summaries.items() if rival != CODEC_TRUTH and html.is_number(other[key])]
-    best = name != CODEC_TRUTH and summary[key] == (min if lower_is_better(key) else max)(rivals)
+    ranked = name != CODEC_TRUTH and not key.startswith("spread")  # variety is neither good nor bad by itself
+    best = ranked and summary[key] == (min if lower_is_better(key) else max)(rivals)
     fewer = "" if summary[f"{key}_n"] == summary["n"] else f", {summary[f'{key}_n']} clips"
     return _over_interval(summary, key, form, best, fewer)
 
@@ -196,6 +200,7 @@ def _about_section(evaluation: Evaluation, about: Mapping[str, str]) -> html.Mar
     pairs = [  # no dict: `about` has clips of its own
         ("Clips", str(len(evaluation.clips))),
         ("Videos of a clip", f"{config.samples}, for methods that sample"),
+        ("Frames", "all but the first, which a model has seen" if config.after_first else "all"),
         ("Seed", str(config.seed)),
         ("Region, share of the pixels", f"{share:.1%}"),
         ("Simulated clips", f"{evaluation.simulated}, of the {config.split} split"),

@@ -35,7 +35,7 @@ CODEC_CLIPS = 1000  # that a codec is fitted on: all of a miniature's, so its co
 
 def decoded(model: DWM) -> VideoMethod:
     """The model's videos, every pixel decoded: `dwm_codec` of `video evaluate`."""
-    return Generator(model, GenerateConfig(detail="codec"))
+    return Generator(model, GenerateConfig(unchanged="codec"))
 
 
 def still(model: DWM) -> VideoMethod:

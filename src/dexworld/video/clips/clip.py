@@ -56,7 +56,8 @@ class TripletClip:
 
     name: `<group>/<stem>` or `<stem>`. interaction, static, hands: (F, H, W, 3) uint8 RGB, F = 1 + 4n (causal codecs
     fold four frames into one after the first). track: keypoints and camera of F frames, without pictures. seed: of the
-    simulator. Raises ValueError naming the clip and the field.
+    simulator. skin: (3,) uint8, the hands' colour in the first frame; None where it isn't seen. Raises ValueError
+    naming the clip and the field.
     """
 
     name: str
@@ -67,6 +68,7 @@ class TripletClip:
     fps: float = 8.0
     track: Track | None = None
     seed: int | None = None
+    skin: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name)

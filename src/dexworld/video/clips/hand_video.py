@@ -103,6 +103,34 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
     return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 1e-12)
 
 
+def skin_colour(hands: np.ndarray, picture: np.ndarray) -> np.ndarray | None:
+    """The median colour (3,) uint8 of a picture (H, W, 3) below the hands (H, W, 3) of its hand video; None without."""
+    if not frames_with_hands(hands[None])[0]:
+        return None
+    return np.median(picture[hands.max(axis=-1) >= HAND_LEVEL], axis=0).astype(np.uint8)
+
+
+def painted_hands(hands: np.ndarray, skin: np.ndarray | None) -> np.ndarray:
+    """A hand video (F, H, W, 3) uint8 in one colour (3,), shaded as it was; black without a colour.
+
+    The colour is that of the median shade of the first frame that shows hands.
+    """
+    shown = frames_with_hands(hands)
+    if skin is None or not shown.any():
+        return np.zeros_like(hands)
+    levels = hands.max(axis=-1)
+    first = levels[shown.argmax()]
+    level = np.median(first[first >= HAND_LEVEL])
+    return np.clip(np.rint(levels[..., None] / level * skin), 0, 255).astype(np.uint8)
+
+
+def over_video(video: np.ndarray, hands: np.ndarray, skin: np.ndarray | None) -> np.ndarray:
+    """A video (F, H, W, 3) uint8 with the hands of a hand video over it, painted; the video itself without a colour."""
+    if skin is None:
+        return video
+    return np.where((hands.max(axis=-1) >= HAND_LEVEL)[..., None], painted_hands(hands, skin), video)
+
+
 def hand_silhouette(hands: Tensor | np.ndarray) -> Tensor:
     """A white-on-black video of where the hands are: (..., H, W, 3) uint8 of a hand video of the same shape."""
     hands = torch.as_tensor(hands)

@@ -19,7 +19,7 @@ from dexworld.sim.kitchen.kitchen_scene import seed_split
 from dexworld.sim.render import Backend, choose_backend
 from dexworld.track import Track
 from dexworld.video.clips.clip import ClipShape, TripletClip
-from dexworld.video.clips.hand_video import render_track, repeated_first_frame
+from dexworld.video.clips.hand_video import render_track, repeated_first_frame, skin_colour
 from dexworld.video.clips.triplet_files import files_of, write_triplet
 from dexworld.video.clips.triplets import TripletFolder, finish_triplets, start_triplets
 
@@ -100,7 +100,8 @@ def triplet_of(clip: HandClip, name: str | None = None) -> TripletClip:
     )
     track = Track(poses, intrinsics, {"keypoints_world": points, "keypoints_valid": clip.keypoints_valid})
     videos = clip.interaction, clip.static, clip.hands
-    return TripletClip(name or clip_name(clip.seed), *videos, clip.prompt, clip.fps, track, clip.seed)
+    skin = skin_colour(clip.hands[0], clip.interaction[0])
+    return TripletClip(name or clip_name(clip.seed), *videos, clip.prompt, clip.fps, track, clip.seed, skin)
 
 
 def as_fixed_camera(clip: TripletClip) -> TripletClip:

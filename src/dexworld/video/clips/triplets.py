@@ -18,6 +18,7 @@ from dexworld.data.files import check_same_settings, read_json
 from dexworld.data.video_frames import VideoFrames
 from dexworld.evaluation.guard import split_of
 from dexworld.video.clips.clip import TripletClip
+from dexworld.video.clips.hand_video import skin_colour
 from dexworld.video.clips.triplet_files import (
     PROMPTS,
     RATE_TOLERANCE,
@@ -67,8 +68,8 @@ class TripletFolder:
                 raise ValueError(f"{video.path}: {rates}; write the three videos of a triplet at one rate")
         moving, static, hands = (video.read(list(range(len(video)))) for video in videos)
         track = read_track(files.motion, moving.shape[1:3]) if files.motion.exists() else None
-        prompt, seed = read_prompt(files.prompt), self.seeds.get(name)
-        return TripletClip(name, moving, static, hands, prompt, videos[0].fps, track, seed)
+        about = read_prompt(files.prompt), videos[0].fps, track, self.seeds.get(name)
+        return TripletClip(name, moving, static, hands, *about, skin_colour(hands[0], moving[0]))
 
     def rates(self) -> dict[str, float]:
         """Frames a second of each clip's interaction video, by name. Raises VideoError for one that can't be opened."""

@@ -20,13 +20,14 @@ from dexworld.models.picture_metrics import masked_mean, psnr_of, squared_error_
 from dexworld.video.clips.clip import TripletClip
 from dexworld.video.clips.regions import changed_pixels, interaction_region
 from dexworld.video.judge.clip_features import REGIONS, clip_features, clips_frechet
+from dexworld.video.judge.detail_measures import sharpness, spread
 from dexworld.video.judge.references import CODEC_TRUTH, STATIC_COPY, STATIC_COPY_CODEC, VideoMethod, reference_methods
 from dexworld.video.judge.video_measures import NOT_ASKED, Measures, Perceptual, preservation
 
 NOTHING = "n/a (nothing to measure in any clip)"
 FRECHET = "lite0_frechet"  # of all clips at once
 TRUTH = "truth"  # among the features of methods
-HIGHER_IS_BETTER = ("psnr", "ssim", "xclip", "kept", "acted")
+HIGHER_IS_BETTER = ("psnr", "ssim", "sharpness", "xclip", "kept", "acted")
 NOT_AN_OPTION = (tyro.conf.Fixed, tyro.conf.Suppress)  # fields that the command line leaves at their default
 
 
@@ -40,6 +41,8 @@ class EvaluateConfig:
     """First scene of simulated clips; also of the samples and the bootstrap."""
     split: Split = "evaluation"
     """`validation` allows seeds 900,000 to 999,999, for tuning. Real clips have no seeds, and no split."""
+    after_first: bool = False
+    """Leave the first frame out of all figures. Always so where a model has seen it as its reference picture."""
     batch: Annotated[int, *NOT_AN_OPTION] = 8
     """Videos made at once."""
     compare_with: Annotated[tuple[str, ...], *NOT_AN_OPTION] = ()
@@ -119,6 +122,7 @@ class Evaluation:
             "k": self.config.samples,
             "simulated": self.simulated,
             "seed": self.config.seed,
+            "after_first": self.config.after_first,
             "region_share": float(np.mean(self.region_shares)),
             "clips": {
                 clip: {"region_share": self.region_shares[index]} | {name: self.values[name][index] for name in names}
@@ -171,12 +175,13 @@ def evaluate_methods(
         stop = min(start + config.batch, len(names))
         if ledger is None or any(name not in ledger for name in names[start:stop]):
             group = [clips[index] for index in range(start, stop)]
-            truths = [Truth(clip) for clip in group]
+            truths = [Truth(clip, config.after_first) for clip in group]
             rows |= {each.clip.name: each.row(perceptual) for each in truths}
             for method in everything:
                 for truth, videos in zip(truths, generated(method, group, config), strict=True):
                     row = rows[truth.clip.name]
-                    row["values"][method.name] = mean_over_samples([truth.measure(each, perceptual) for each in videos])
+                    measures = mean_over_samples([truth.measure(each, perceptual) for each in videos])
+                    row["values"][method.name] = measures | truth.spread(videos)
                     row["features"][method.name] = [truth.features(each, perceptual) for each in videos]
                 if progress is not None:
                     progress(method.name, stop, len(names))
@@ -196,10 +201,13 @@ def evaluate_methods(
 
 
 class Truth:
-    """A clip's true video, its interaction region and the pixels that really changed, both (F, H, W) bool."""
+    """A clip's true video, its interaction region and the pixels that really changed, both (F, H, W) bool.
 
-    def __init__(self, clip: TripletClip) -> None:
-        self.clip = clip
+    after_first: the first frame isn't measured.
+    """
+
+    def __init__(self, clip: TripletClip, after_first: bool = False) -> None:
+        self.clip, self.frames = clip, slice(int(after_first), None)
         self.region = interaction_region(clip.interaction, clip.static, clip.hands)
         self.changed = changed_pixels(clip.interaction, clip.static)
 
@@ -212,18 +220,26 @@ class Truth:
         """`clip_features` of a video, None for NaN; None without the network."""
         if perceptual.lite0 is None:
             return None
-        numbers = clip_features(perceptual.lite0, video, self.region)
+        numbers = clip_features(perceptual.lite0, video[self.frames], self.region[self.frames])
         return np.where(np.isnan(numbers), None, numbers).tolist()
 
     def measure(self, video: np.ndarray, perceptual: Perceptual) -> Measures:
         """Every measure of a prediction (F, H, W, 3) uint8 by its name."""
-        truth, measures = self.clip.interaction, Measures()
-        masks = {"": None, "_inside": self.region, "_outside": ~self.region}
+        measures = Measures()
+        parts = video, self.clip.interaction, self.clip.static, self.region, self.changed
+        video, truth, static, region, changed = (each[self.frames] for each in parts)
+        masks = {"": None, "_inside": region, "_outside": ~region}
         errors, similarity = squared_error_map(video, truth), ssim_map(video, truth)
         measures |= {f"psnr{suffix}": psnr_of(errors, mask) for suffix, mask in masks.items()}
         measures |= {f"ssim{suffix}": masked_mean(similarity, mask) for suffix, mask in masks.items()}
-        measures |= perceptual(video, truth, self.region, self.clip.prompt)
-        return measures | preservation(video, self.clip.static, self.region, self.changed)
+        measures["sharpness_inside"] = sharpness(video, truth, region)
+        measures |= perceptual(video, truth, region, self.clip.prompt)
+        return measures | preservation(video, static, region, changed)
+
+    def spread(self, videos: Sequence[np.ndarray]) -> Measures:
+        """How far several samples of the clip are apart; None for one."""
+        region, videos = self.region[self.frames], [video[self.frames] for video in videos]
+        return {"spread_inside": spread(videos, region), "spread_outside": spread(videos, ~region)}
 
 
 def generated(method: VideoMethod, clips: Sequence[TripletClip], config: EvaluateConfig) -> list[list[np.ndarray]]:

@@ -68,7 +68,7 @@ def shown_clip(
     place: str = "",
 ) -> ShownClip:
     """One clip with one video of each method, and their measures."""
-    truth, perceptual = Truth(clip), perceptual or Perceptual()
+    truth, perceptual = Truth(clip, config.after_first), perceptual or Perceptual()
     videos = {method.name: generated(method, [clip], replace(config, samples=1))[0][0] for method in methods}
     figures = {name: truth.measure(video, perceptual) for name, video in videos.items()}
     return ShownClip(clip, truth.region, videos, figures, place)

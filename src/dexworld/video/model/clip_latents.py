@@ -33,7 +33,7 @@ from dexworld.video.model.dwm import DWM
 from dexworld.video.model.video_config import DWMConfig
 
 logger = logging.getLogger(__name__)
-KINDS = ("interaction", "static", "hands", "silhouette", "first_frame")
+KINDS = ("interaction", "static", "hands", "silhouette", "first_frame", "painted")
 REGION = "region"  # beside them: where the hands act, eight pixels of a row in a byte
 SIGNATURE = "clip"  # key of a file's metadata
 NAVIGATION = "navigation"  # setting of a triplet folder whose clips may show no hands
@@ -53,6 +53,7 @@ class LatentClip:
     hands: Tensor
     silhouette: Tensor
     first_frame: Tensor
+    painted: Tensor
     region: Tensor
     hand_vectors: Tensor | None = None
     text: Tensor | None = None

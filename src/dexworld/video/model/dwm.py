@@ -123,7 +123,9 @@ class DWM(Pretrained):
             hand_vectors = torch.stack([each for _, each in vectors if each is not None]).to(static)
         if shown is None:
             return Conditions(static, mask, None, hand_vectors, text)
-        return Conditions(static, mask, latents(shown), None, text, self.blank_hands() if blank is None else blank)
+        reference = latents("painted") if self.config.reference else None
+        blank = self.blank_hands() if blank is None else blank
+        return Conditions(static, mask, latents(shown), None, text, blank, reference)
 
     def conditions_of(self, clips: Sequence[TripletClip], text: Tensor | None = None) -> Conditions:
         """The same of clips that are encoded here."""
@@ -199,6 +201,7 @@ def load_base(
     condition: Condition = "mesh",
     prediction: Prediction = "velocity",
     codec_source: str | None = None,
+    reference: bool = False,
 ) -> DWM:
     """A world model that starts from the transformer and the VAE of a published video model, a folder or hub id.
 
@@ -208,27 +211,31 @@ def load_base(
     source = lasting_place(source)
     transformer = load_transformer(source)
     codec = lasting_place(codec_source or source)
-    config = published_config(transformer, source, clip, condition, prediction, codec)
+    config = replace(published_config(transformer, source, clip, condition, prediction, codec), reference=reference)
     check_expressible(transformer, config, str(source))
     widen(transformer, config, str(source))
     return DWM(config, None, Backbone(config, transformer), {"base": source})
 
 
-def started_from(base: DWM, condition: Condition, prediction: Prediction | None = None) -> tuple[DWM, dict[str, Any]]:
-    """A model with another condition that computes what `base` computes, and the provenance of `base`.
+def started_from(
+    base: DWM, condition: Condition, prediction: Prediction | None = None, reference: bool = False
+) -> tuple[DWM, dict[str, Any]]:
+    """A model with further conditions that computes what `base` computes, and the provenance of `base`.
 
-    The patch embedding is widened by zero columns, AdaLN and control layers end in zeros. Raises ValueError for another
-    prediction than the base's, or a base with another condition.
+    The patch embedding is widened by zero columns, AdaLN and control layers end in zeros. reference: it is to see the
+    hands in the colour of skin; always so where the base does. Raises ValueError for another prediction than the
+    base's, or a base with another condition.
     """
     if prediction not in (None, base.config.prediction):
         own = f"the initial model predicts {base.config.prediction!r}"
         raise ValueError(f"{own}; its weights can't start {prediction!r}")
-    config = replace(base.config, condition=condition)
+    config = replace(base.config, condition=condition, reference=reference or base.config.reference)
     if config == base.config:
         return base, base.provenance
-    if base.config.condition != "none":
-        own = f"the initial model has the condition {base.config.condition!r}"
-        raise ValueError(f"{own}; only a model without hands ('none') can be given the condition {condition!r}")
+    own = base.config.condition
+    if own not in ("none", condition):
+        only = f"only a model without hands ('none') can be given the condition {condition!r}"
+        raise ValueError(f"the initial model has the condition {own!r}; {only}")
     transformer = widen_patch_embedding(copy.deepcopy(base.backbone.transformer), config.in_channels)
     backbone = Backbone(config, transformer)
     if backbone.skip is not None and base.backbone.skip is not None:
@@ -254,13 +261,15 @@ def load_model(folder_or_hub_id: str | Path, base: str | Path | None = None) -> 
     if "model" in saved:
         config = config_of(DWMConfig, saved["model"], f"{folder_or_hub_id}: model")
         if _is_ours(source, saved):
-            model = started_from(DWM.from_pretrained(checkpoint_path(str(source))), config.condition)[0]
+            base_model = DWM.from_pretrained(checkpoint_path(str(source)))
+            model = started_from(base_model, config.condition, reference=config.reference)[0]
             if replace(model.config, codec=config.codec) != config:
                 raise CheckpointError(f"{source} is not the model that {folder_or_hub_id} was trained on: sizes differ")
         else:
             # The VAE may have moved with its base.
             vae = None if config.codec.source == saved.get("base") else config.codec.source
-            model = load_base(source, config.clip, config.condition, config.prediction, codec_source=vae)
+            own = config.clip, config.condition, config.prediction, vae, config.reference
+            model = load_base(source, *own)
             model.config = model.backbone.config = replace(config, codec=model.config.codec)
     else:
         model = load_base(source)

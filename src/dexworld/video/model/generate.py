@@ -1,5 +1,6 @@
 """Sampling, and trained models as methods: clips in, videos of what the hands do out (`references.VideoMethod`)."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -11,13 +12,18 @@ from torch.nn import functional
 
 from dexworld.models.checkpoint import check_prediction
 from dexworld.video.clips.clip import TripletClip
+from dexworld.video.clips.hand_video import over_video
 from dexworld.video.clips.triplet_files import read_prompt
 from dexworld.video.clips.triplets import TripletFolder
 from dexworld.video.model.clip_latents import check_shape
 from dexworld.video.model.conditions import Conditions
 from dexworld.video.model.dwm import DWM
 from dexworld.video.model.prompt_embeddings import check_text_encoder, embed_prompts
+from dexworld.video.model.video_config import DWMConfig
 
+DETAIL_STEPS = 4  # of a sample that is asked for with `detail`
+OWN, NO_REFERENCE = "own", "none"
+COLOUR = re.compile("[0-9a-fA-F]{6}")
 AROUND = 0.07  # side of the window in which changes are averaged, as a share of the frame height
 
 
@@ -25,18 +31,27 @@ AROUND = 0.07  # side of the window in which changes are averaged, as a share of
 class SampleConfig:
     """How a video is sampled. Raises ValueError naming the field that makes no sense.
 
-    steps: denoising steps; the model's own number when None.
+    steps: denoising steps; the model's own number when None, at least `DETAIL_STEPS` where detail is asked for.
+    detail: 0 is the mean of what may happen, the first step's answer; 1 a sample of all steps, sharper and more varied,
+        with a larger error; between, a mixture of both. None is 1 in the model's own steps.
     guidance: classifier-free guidance on the text; 1 is none. (6 in the DWM release.)
     """
 
     steps: int | None = None
+    detail: float | None = None
     guidance: float = 1.0
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.steps < 1:
             raise ValueError(f"steps is {self.steps}; sampling takes at least one")
+        if self.detail is not None and not 0 <= self.detail <= 1:
+            raise ValueError(f"detail is {self.detail}; it lies between 0, the mean, and 1, a sample")
         if self.guidance < 0:
             raise ValueError("guidance can't be negative; 1 means none")
+
+    def steps_of(self, model: DWMConfig) -> int:
+        """The denoising steps for a model."""
+        return self.steps or max(model.sampling_steps, 1 if self.detail is None else DETAIL_STEPS)
 
 
 @torch.no_grad()
@@ -58,16 +73,19 @@ def sample(
     static, process = conditions.static, model.process
     shape = static.shape[1:]
     noise = torch.stack([torch.randn(shape, generator=each) for each in generators]).to(static)
-    timesteps = process.timesteps(config.steps or model.config.sampling_steps, strength)
-    latents = noise
+    timesteps = process.timesteps(config.steps_of(model.config), strength)
+    if config.detail == 0:
+        timesteps = timesteps[:1]
+    latents = mean = noise
     if begin is not None:
         latents = process.noisy(begin, noise, _filled(timesteps[0], latents))
     for index, timestep in enumerate(timesteps):
         now = _filled(timestep, latents)
         following = _filled(timesteps[index + 1], latents) if index + 1 < len(timesteps) else None
         clean = guided(model, latents, now, conditions, config.guidance)
+        mean = mean if index else clean
         latents = process.step(latents, clean, now, following)
-    return latents
+    return torch.lerp(mean, latents, 1.0 if config.detail is None else config.detail)
 
 
 def guided(model: DWM, noisy: Tensor, timestep: Tensor, conditions: Conditions, guidance: float) -> Tensor:
@@ -87,18 +105,23 @@ class GenerateConfig:
     """How videos are made. Raises ValueError naming the field that makes no sense.
 
     sampling: steps, guidance.
-    detail: `kept` shows the static video's own pixels where the generated latents change nothing, so a codec's
+    unchanged: `kept` shows the static video's own pixels where the generated latents change nothing, so a codec's
         blur touches only what the hands change (our reading of V = static + change); `codec` shows what was decoded.
     fade: changes smaller than this (mean around a pixel, of 1) are mixed with the unchanged scene in proportion: an
         unsure model makes small changes where nothing happens. 0 shows all of them.
     hands: False blanks the hands: pure navigation.
+    reference: the colour of skin, for `paint` and for a model that takes it. `own`: what the clip's first frame shows.
+        `none`, or a colour as RRGGBB.
+    paint: show the rendered hands in the colour of skin over the generated video. Nothing in the scene hides them.
     batch: clips that are sampled at a time.
     """
 
     sampling: SampleConfig = field(default_factory=SampleConfig)
-    detail: Literal["kept", "codec"] = "kept"
+    unchanged: Literal["kept", "codec"] = "kept"
     fade: float = 0.1
     hands: bool = True
+    reference: str = OWN
+    paint: bool = False
     batch: int = 8
 
     def __post_init__(self) -> None:
@@ -106,8 +129,17 @@ class GenerateConfig:
             raise ValueError(f"batch is {self.batch}; at least one clip is sampled at a time")
         if not 0 <= self.fade < 1:
             raise ValueError(f"fade is {self.fade}; it is a difference of pixels of at least 0 and below 1")
-        if self.detail not in ("kept", "codec"):
-            raise ValueError(f"detail is {self.detail!r}; choose 'kept' or 'codec'")
+        if self.reference not in (OWN, NO_REFERENCE) and not COLOUR.fullmatch(self.reference):
+            raise ValueError(f"reference is {self.reference!r}; choose 'own', 'none' or a colour such as c8967d")
+        if self.unchanged not in ("kept", "codec"):
+            raise ValueError(f"unchanged is {self.unchanged!r}; choose 'kept' or 'codec'")
+
+    @property
+    def skin(self) -> np.ndarray | None:
+        """The given colour (3,) uint8; None without one."""
+        if self.reference in (OWN, NO_REFERENCE):
+            return None
+        return np.frombuffer(bytes.fromhex(self.reference), dtype=np.uint8)
 
 
 @dataclass(frozen=True)
@@ -118,6 +150,15 @@ class Generator:
     config: GenerateConfig = field(default_factory=GenerateConfig)
     name: str = "dwm"
     texts: dict[str, Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        if self.config.skin is not None and not (self.model.config.reference or self.config.paint):
+            raise ValueError(f"{self.name} takes no reference; leave out `reference`, or choose `paint`")
+
+    @property
+    def sees_first_frame(self) -> bool:
+        """Whether it is told a colour of the interaction's first frame."""
+        return (self.model.config.reference or self.config.paint) and self.config.reference == OWN
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -141,17 +182,24 @@ class Generator:
         latents = sample(model, conditions, self.config.sampling, _generators(seeds))
         check_prediction(latents, model, [clip.name for clip in clips])
         made = model.decode(latents).cpu()
-        if model.config.condition == "control":
-            return made.numpy()  # it has never seen the static video
-        static = np.stack([clip.static for clip in clips])
-        return shown(made, model.decode(conditions.static).cpu(), torch.from_numpy(static), self.config).numpy()
+        if model.config.condition != "control":  # that has never seen the static video
+            static = torch.from_numpy(np.stack([clip.static for clip in clips]))
+            made = shown(made, model.decode(conditions.static).cpu(), static, self.config)
+        if not (self.config.paint and self.config.hands):
+            return made.numpy()
+        pairs = zip(made.numpy(), clips, strict=True)
+        return np.stack([over_video(video, clip.hands, self._skin(clip)) for video, clip in pairs])
 
     def conditions(self, clips: Sequence[TripletClip]) -> Conditions:
         """What the model is told about the clips."""
         for clip in clips:
             check_shape(clip.static, self.model, clip.name)
+        clips = [replace(clip, skin=self._skin(clip)) for clip in clips]
         conditions = self.model.conditions_of(clips, self._texts(clips))
         return conditions if self.config.hands else conditions.without_hands()
+
+    def _skin(self, clip: TripletClip) -> np.ndarray | None:
+        return clip.skin if self.config.reference == OWN else self.config.skin
 
     def check_texts(self, text_encoder: str | None = None) -> None:
         """Raise ValueError when texts are needed and neither they nor their encoder are there, or it doesn't fit."""
@@ -201,9 +249,9 @@ def _generators(seeds: Sequence[int]) -> list[torch.Generator]:
 
 def shown(made: Tensor, decoded_static: Tensor, static: Tensor, config: GenerateConfig) -> Tensor:
     """What `config` shows of decoded videos; all (B, F, H, W, 3) uint8."""
-    if config.detail == "codec" and config.fade == 0:
+    if config.unchanged == "codec" and config.fade == 0:
         return made
-    still = static if config.detail == "kept" else decoded_static
+    still = static if config.unchanged == "kept" else decoded_static
     return settled(made, decoded_static, still, max(config.fade, 1e-6))
 
 

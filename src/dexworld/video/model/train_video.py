@@ -50,6 +50,8 @@ class VideoRunConfig:
     """How the model sees the hands."""
     prediction: Prediction | None = None
     """What the transformer predicts; the preset's when not given."""
+    reference: bool = False
+    """The model also sees the hands in the colour of skin that the first frame shows; see `--reference-dropout`."""
     initial: str | None = None
     """Model folder or hub id to start from, e.g. an inpainting pre-training. Its codec and size are kept; a further
     condition starts at zero, so that the first step's answer is the initial model's."""
@@ -183,11 +185,11 @@ def initial_model(
     if config.base is not None:
         _check_lora(config, "none")
         clip = None if config.clip_shape is None else ClipShape(*config.clip_shape)
-        model = load_base(config.base, clip, config.condition)
+        model = load_base(config.base, clip, config.condition, reference=config.reference)
     elif config.initial is not None:
         base = DWM.from_pretrained(checkpoint_path(config.initial))
         _check_lora(config, base.config.condition)
-        model, ancestry = started_from(base, config.condition, config.prediction)
+        model, ancestry = started_from(base, config.condition, config.prediction, config.reference)
         ancestry = dict(ancestry)
     else:
         model = DWM(preset_config(config))
@@ -213,7 +215,8 @@ def preset_config(config: VideoRunConfig) -> DWMConfig:
     settings = preset(config.preset)
     clip = settings.clip if config.clip_shape is None else ClipShape(*config.clip_shape, settings.clip.fps)
     prediction = config.prediction or settings.prediction
-    return replace(settings, clip=clip, condition=config.condition, prediction=prediction)
+    settings = replace(settings, clip=clip, condition=config.condition, prediction=prediction)
+    return replace(settings, reference=config.reference)
 
 
 def _check_lora(config: VideoRunConfig, base: Condition) -> None:

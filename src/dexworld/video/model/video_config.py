@@ -106,6 +106,7 @@ class DWMConfig:
     prediction: what the transformer's output means. `velocity`: v of CogVideoX or the flow of Wan, which their weights
         need. `residual`: the change of the static latents, for models trained from new weights (docs/video.md).
     control_depth: blocks of the control branch.
+    reference: whether it also sees the hands in the colour of skin (ours, docs/video.md).
     sampling_steps: denoising steps unless others are asked for; one is best for our small models (docs/video.md).
     """
 
@@ -116,6 +117,7 @@ class DWMConfig:
     prediction: Prediction = "residual"
     control_depth: int = 2
     sampling_steps: int = 1
+    reference: bool = False
 
     def __post_init__(self) -> None:
         if self.condition not in CONDITIONS:
@@ -126,13 +128,15 @@ class DWMConfig:
             raise ValueError(f"sampling_steps is {self.sampling_steps}; sampling takes at least one step")
         if self.control_depth < 1:
             raise ValueError(f"control_depth is {self.control_depth}; a control branch has at least one block")
+        if self.reference and self.condition not in CONCATENATED:
+            raise ValueError(f"a reference colours rendered hands, and {self.condition!r} shows none; use 'mesh'")
         if self.backbone.kind == "wan" and self.condition not in (*CONCATENATED, "none"):
             raise ValueError(f"the wan backbone takes conditions mesh, mask and none, not {self.condition!r}")
 
     @property
     def in_channels(self) -> int:
-        """Input channels: noisy, mask, static, and the hands' where the condition adds them."""
-        latents = 3 if self.condition in CONCATENATED else 2
+        """Input channels: noisy, mask, static, the hands' where the condition adds them, and the reference's."""
+        latents = (3 if self.condition in CONCATENATED else 2) + self.reference
         return latents * self.codec.channels + self.backbone.mask_channels
 
 

@@ -40,6 +40,8 @@ class VideoTrainConfig(LoopConfig):
     for the condition `control`, which is shown a first frame and no static video."""
     prompt_dropout: float = 0.1
     """Fraction of the clips whose text is zeroed, so that guidance means something (0 in the DWM release)."""
+    reference_dropout: float = 0.3
+    """Fraction of the clips whose reference picture is hidden, so that it may be left out later."""
     timestep_shift: float = 1.0
     """How strongly training dwells on high noise: 1 draws timesteps uniformly, as the release; 3 has its median at 750.
     At high noise a model has to imagine; at low noise it only cleans up, which takes a narrow model's whole width."""
@@ -58,7 +60,7 @@ class VideoTrainConfig(LoopConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_fractions(self, "hand_dropout", "prompt_dropout")
+        check_fractions(self, "hand_dropout", "prompt_dropout", "reference_dropout")
         check_positive(self, "weight_cap", "validation_clips", "timestep_shift", "outside_weight")
         check_not_negative(self, "perceptual")
         if self.goal not in ("interaction", "inpainting"):
@@ -160,16 +162,17 @@ class VideoTask:
         return folder, int(rng.integers(len(folder)))
 
     def _drop(self, batch: VideoBatch, generator: torch.Generator) -> VideoBatch:
-        """Blank hands, and aim at the static video then; zero texts."""
+        """Blank hands, and aim at the static video then; zero texts; hide reference pictures."""
         size = len(batch.clean)
         blanked = torch.rand(size, generator=generator) < self.config.hand_dropout
         silent = torch.rand(size, generator=generator) < self.config.prompt_dropout
+        unseen = torch.rand(size, generator=generator) < self.config.reference_dropout
         if self.model.config.condition in ("none", "control"):
             # No hands to blank; or `static` is a repeated first frame, which is not what happens without hands.
             blanked = torch.zeros_like(blanked)
         static = batch.conditions.static
         clean = torch.where(blanked.view(-1, 1, 1, 1, 1), static, batch.clean)
-        conditions = batch.conditions.without_hands(blanked).without_text(silent)
+        conditions = batch.conditions.without_hands(blanked).without_text(silent).without_reference(unseen)
         region = None if batch.region is None else batch.region | blanked.view(-1, 1, 1, 1)
         return VideoBatch(clean, batch.noise, batch.timestep, conditions, batch.names, region)
 
