@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from dexworld.models.reference import REFERENCE
+from dexworld.studio.film_painter import FilmPainter
 from dexworld.studio.imagination import Imaginer, TrueScene
 
 
@@ -13,6 +14,11 @@ def imaginer():
 @pytest.fixture(scope="session")
 def true_scene():
     return TrueScene()
+
+
+@pytest.fixture(scope="session")
+def painter():
+    return FilmPainter()
 
 
 @pytest.fixture(scope="session")

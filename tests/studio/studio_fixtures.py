@@ -25,7 +25,7 @@ class HereDesk:
         (method, arguments), future = self.asked.pop(0)
         try:
             future.set_result(getattr(self.made, method)(*arguments))
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             future.set_exception(error)
 
     def close(self):
@@ -33,7 +33,7 @@ class HereDesk:
 
 
 def desks_here(model, scene, wait=False):
-    return Desks(HereDesk(model, wait), HereDesk(scene), HereDesk(None))
+    return Desks(HereDesk(model, wait), HereDesk(scene), *(HereDesk(None) for _ in range(3)))
 
 
 class LineDesk:

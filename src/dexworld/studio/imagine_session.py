@@ -27,11 +27,13 @@ MOTIONS = ("left", "right", "forward", "back", "up", "down", "close", "open")
 
 
 class Desks(NamedTuple):
-    """The worker processes: with the model, with the simulator of true frames, and for searches."""
+    """The worker processes: with the model, the simulator of true frames, for searches, for datasets, and films."""
 
     model: Desk
     scene: Desk
     search: Desk
+    data: Desk
+    film: Desk
 
 
 class ImagineSession:

@@ -12,10 +12,16 @@ from urllib.parse import urlsplit
 
 from dexworld.models.latent_readers import AUTO
 from dexworld.models.reference import REFERENCE
+from dexworld.studio.data_session import DataChoice, DataSession
+from dexworld.studio.data_view import DataView
+from dexworld.studio.dataset_reader import DatasetReader
 from dexworld.studio.desk import Desk, Job
+from dexworld.studio.film_painter import FilmPainter
 from dexworld.studio.imagination import Imaginer, TrueScene
 from dexworld.studio.imagine_session import Desks, ImagineSession
 from dexworld.studio.imagine_view import ImagineView
+from dexworld.studio.paint_session import PaintSession
+from dexworld.studio.paint_view import PaintView
 from dexworld.studio.plan_session import PlanSession
 from dexworld.studio.plan_view import PlanView
 from dexworld.studio.planner import Planner
@@ -71,6 +77,8 @@ class StudioServer:
             model=Desk(Job(partial(Imaginer, self.checkpoint, self.config.decoder)), "of the model"),
             scene=Desk(Job(TrueScene), "of the simulator"),
             search=Desk(Job(partial(Planner, self.checkpoint, self.config.decoder)), "of searches"),
+            data=Desk(Job(DatasetReader), "of datasets"),
+            film=Desk(Job(FilmPainter), "of films"),
         )
         self.first = Start(folder=self.dataset) if self.dataset else Start(seed=self.config.seed)
         self.desks.model.ask(("frame", (self.first, (), False)))  # so that the first visitor finds it done
@@ -127,9 +135,16 @@ class Visitor:
         self.studio, self.client, self.page, self._lock = studio, client, Page(client), threading.Lock()
         self.session = ImagineSession(studio.desks, lambda: self._changed("Imagine"))
         self.planning = PlanSession(studio.desks.search, client.client_id, lambda: self._changed("Plan"))
+        self.data = DataSession(studio.desks.data, lambda: self._changed("Data"))
+        self.painting = PaintSession(studio.desks.film, lambda: self._changed("DWM"))
         starts = StartControls(self.page, self.session, studio.dataset)
-        views = ImagineView(self.page, self.session, starts, self._link), PlanView(self.page, self.planning)
-        self.views = {view.name: view for view in views}
+        views = (
+            ImagineView(self.page, self.session, starts, self._link),
+            PlanView(self.page, self.planning),
+            DataView(self.page, self.data, self._imagine, self._link),
+            PaintView(self.page, self.painting, self._link),
+        )
+        self.views: dict[str, Any] = {view.name: view for view in views}
         self.view = next(iter(self.views.values()))
 
     def arrive(self, letters: str) -> None:
@@ -146,6 +161,9 @@ class Visitor:
                 self.page.tell(str(error), "The link")
         self.session.open(place.start, place.path)
         self.session.seek(len(place.path))
+        self.data.open(place.data or DataChoice(folder=self.studio.dataset))
+        if place.painting is not None:
+            self.painting.painting = place.painting
         views = self.client.gui.add_button_group("View", tuple(self.views))
         views.on_click(lambda event: self.show(event.target.value))
         self.view = self.views.get(place.view, self.view)
@@ -164,6 +182,8 @@ class Visitor:
         """The page was closed."""
         self.session.close()
         self.planning.close()
+        self.data.close()
+        self.painting.close()
 
     def _build(self) -> None:
         self._folder = self.client.gui.add_folder(self.view.name)
@@ -173,8 +193,14 @@ class Visitor:
     def _changed(self, name: str) -> None:
         self.views[name].redraw()
 
+    def _imagine(self, start: Start) -> None:
+        self.session.open(start)
+        self.show("Imagine")
+
     def _link(self) -> str:
-        letters = packed(Place(self.view.name, self.session.start, self.session.here))
+        data = self.data.choice if self.data.choice.folder else None
+        painting = self.painting.shared() if self.painting.opened is not None else None
+        letters = packed(Place(self.view.name, self.session.start, self.session.here, data, painting))
         address = f"{self.studio.url}/?websocket={self.studio.url.replace('http', 'ws')}/{letters}"
         text = "This link opens the page as it is now. Copy it with a long press or a right click."
         return f'<p style="padding:0 1em"><a href="{html.escape(address, quote=True)}" target="_blank">{text}</a></p>'

@@ -58,9 +58,9 @@ class Page:
         self.client.local_storage.set_item(_DARK_KEY, "1" if self.dark else "0")
         self._dress()
 
-    def key(self, name: str, act: Callable[[], None]) -> Any:
-        """A key of `HOTKEYS`; its handle has `remove`."""
-        command = self.client.gui.add_command(WHAT[name], hotkey=HOTKEYS[name])
+    def key(self, name: str, act: Callable[[], None], what: str = "") -> Any:
+        """A key of `HOTKEYS`, what it does in this view; its handle has `remove`."""
+        command = self.client.gui.add_command(what or WHAT[name], hotkey=HOTKEYS[name])
         command.on_trigger(lambda _: self.guarded(act))
         return command
 
@@ -75,9 +75,14 @@ class Page:
         """A note that goes away by itself."""
         self.client.add_notification(title, message, auto_close_seconds=8.0)
 
-    def look(self, camera: Camera, middle: np.ndarray) -> None:
-        """Where pictures are seen from, and the place (3,) to turn about; moves when another camera is given."""
+    def look(self, camera: Camera, middle: np.ndarray, follow: bool = True) -> None:
+        """Where pictures are seen from, and the place (3,) to turn about; moves when another camera is given.
+
+        follow: False lets those who look from outside stay where they are.
+        """
         known, self._camera, self._middle = self._camera, camera, middle
+        if known is not None and not (follow or self.through):
+            return
         if known is None or not np.allclose(known.pose, camera.pose, atol=1e-3) or known.size != camera.size:
             self._go()
 
