@@ -1,4 +1,4 @@
-"""A visitor's painted path: where clicks lead, films of the shipped video model, the truth, and the goal's favourite."""
+"""A visitor's painted path: where clicks lead, films of the shipped video model, truth and the goal's favourite."""
 
 import numpy as np
 import pytest
@@ -51,7 +51,7 @@ class Told:
         if goal is None:
             raise ValueError("this scene has no goal picture; give one of your own")
         scores = np.array([-0.1 * len(path.points) for path in paths])
-        return PathRanking(scores, np.argsort(-scores), np.zeros((32, 48, 3), np.uint8))
+        return PathRanking(scores, np.argsort(-scores))
 
 
 @pytest.fixture
@@ -204,7 +204,7 @@ def test_the_goal_of_a_simulated_scene_favours_the_hand_that_brings_it_about(pai
     ranking = painter.ranking(DRAWER, None, (AWAY, PaintedPath()))
     assert ranking.order.tolist() == [1, 0]
     assert ranking.scores[1] > ranking.scores[0] + 0.3
-    own = GoalPicture(opened.static.frames[-1].tobytes(), opened.static.frames.shape[1:3])
+    own = GoalPicture.of(opened.static.frames[-1])
     assert painter.ranking(DRAWER, own, (AWAY, PaintedPath())).scores.tolist() == [-1.0, -1.0]  # nothing is wanted
 
 
@@ -232,7 +232,7 @@ def test_a_triplet_folder_is_painted_on_and_its_goal_is_its_last_picture_without
     np.testing.assert_allclose(opened.homes["right"], home, atol=1e-3)
     assert painter.truth(still, AWAY) is None
     assert painter.truth(still, PaintedPath()) is not None
-    beside = PaintedPath((WayPoint(tuple(float(each) for each in home + [0.0, 0.3, 0.0])),))
+    beside = PaintedPath((WayPoint(tuple((home + np.array([0.0, 0.3, 0.0])).tolist())),))
     assert painter.ranking(still, None, (beside, PaintedPath())).order[0] == 1
     with pytest.raises(ValueError, match="no clip 1"):
         painter.begin(Still(folder=str(tmp_path), clip=1))

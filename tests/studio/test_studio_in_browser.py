@@ -4,13 +4,19 @@ import random
 import re
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
+from data_fixtures import write_small_dataset
 from studio_fixtures import COARSE, SOFTWARE, LineDesk, chromium
 
 from dexworld.models.reference import REFERENCE
+from dexworld.studio.data_session import DataChoice
+from dexworld.studio.dataset_reader import DatasetReader
 from dexworld.studio.imagination import TrueScene
 from dexworld.studio.imagine_session import MOTIONS, Desks
 from dexworld.studio.planner import Planner
+from dexworld.studio.start_frame import Start
+from dexworld.studio.state_link import Place, packed
 from dexworld.studio.studio_server import StudioConfig, StudioServer
 
 WAIT_MS = 90_000
@@ -19,10 +25,11 @@ DEEDS = ("undo", "again")
 
 
 @pytest.fixture(scope="module")
-def studio(imaginer):
+def studio(imaginer, painter):
     pytest.importorskip("viser", reason="the extra `studio` isn't installed")
     with ThreadPoolExecutor(1) as line:
-        desks = Desks(*(LineDesk(made, line) for made in (imaginer, TrueScene(), Planner(REFERENCE))))
+        made = imaginer, TrueScene(), Planner(REFERENCE), DatasetReader(), painter
+        desks = Desks(*(LineDesk(each, line) for each in made))
         with StudioServer(StudioConfig(port=0), desks=desks) as server:
             yield server
         line.submit(desks.scene.made.close).result()
@@ -50,7 +57,7 @@ def opened(browser, studio):
         pages.append(page)
         page.set_default_timeout(WAIT_MS)
         page.goto(address or f"{studio.url}/?{COARSE}")
-        page.get_by_role("button", name="left", exact=True).wait_for()
+        button(page, "Imagine").wait_for()
         return page
 
     yield visit
@@ -63,6 +70,19 @@ def button(page, name):
     return page.get_by_role("button", name=name, exact=True)
 
 
+def until(page, happened):
+    for _ in range(WAIT_MS // 200):
+        if happened():
+            return
+        page.wait_for_timeout(200)
+    raise AssertionError("it never happened")
+
+
+def link_of(page):
+    button(page, "link").click()
+    return f"{page.get_by_text('This link opens the page').get_attribute('href')}&{COARSE}"
+
+
 def test_two_visitors_wide_and_narrow_play_without_disturbing_each_other(opened, studio):
     wide = opened(1280, 800)
     button(wide, "left").click()
@@ -71,10 +91,7 @@ def test_two_visitors_wide_and_narrow_play_without_disturbing_each_other(opened,
     wide.keyboard.press("o")
     wide.get_by_text("Step 2 of 2").wait_for()
     wide.get_by_alt_text("What really happens").wait_for()
-    button(wide, "link").click()
-    link = wide.get_by_text("This link opens the page").get_attribute("href")
-
-    phone, chance = opened(390, 844, f"{link}&{COARSE}"), random.Random(0)
+    phone, chance = opened(390, 844, link_of(wide)), random.Random(0)
     phone.get_by_text("Step 2 of 2").wait_for()
     assert phone.evaluate("document.documentElement.scrollWidth") <= 390
     for _ in range(CLICKS):
@@ -90,3 +107,40 @@ def test_two_visitors_wide_and_narrow_play_without_disturbing_each_other(opened,
     wide.get_by_alt_text("The goal").wait_for()
     button(wide, "Imagine").click()
     wide.get_by_text("Step 2 of 2").wait_for()
+
+
+def test_data_and_painted_hands_wide_and_on_a_phone_that_a_link_opens(opened, studio, tmp_path):
+    write_small_dataset(tmp_path / "small")
+    shared = packed(Place("Data", Start(), (), DataChoice(str(tmp_path / "small"), find="push")))
+    wide = opened(1280, 800, f"{studio.url}/?websocket={studio.url.replace('http', 'ws')}/{shared}&{COARSE}")
+    wide.get_by_text("Episode 0, e0: open the drawer. Frame 0 of 12").wait_for()
+    wide.get_by_text("2 of 4 episodes match").wait_for()
+    button(wide, "following").click()
+    wide.get_by_text("Episode 1, e1: push the cup. Frame 0 of 12").wait_for()
+    wide.mouse.click(300, 600)  # the scene has the keys
+    wide.keyboard.press("l")
+    wide.get_by_text("Episode 1, e1: push the cup. Frame 1 of 12").wait_for()
+    wide.get_by_alt_text("Left and right hand over time").wait_for()
+
+    button(wide, "DWM").click()
+    wide.get_by_label("What really happens").wait_for()
+    button(wide, "keep").click()
+    (visitor,) = studio._visitors.values()
+    place = visitor.painting.opened.cameras[-1][:3, 3]
+    until(wide, lambda: np.allclose(visitor.client.camera.position, place, atol=0.01))
+    wide.mouse.click(250, 500)
+    wide.get_by_text("Way-point 1 of 1, the right hand.").wait_for()
+    wide.mouse.click(300, 750)  # beside the picture: no way-point
+    wide.keyboard.press("j")
+    wide.keyboard.press("x")
+    wide.get_by_text("The goal favours candidate 1.").wait_for()
+
+    phone = opened(390, 844, link_of(wide))
+    phone.get_by_text("Way-point 1 of 1, the right hand.").wait_for()
+    phone.get_by_label("Imagined").wait_for()
+    button(phone, "Data").click()
+    phone.get_by_text("Episode 1, e1: push the cup. Frame 1 of 12").wait_for()
+    phone.get_by_alt_text("The film").wait_for()
+    assert phone.evaluate("document.documentElement.scrollWidth") <= 390
+    button(phone, "Open this frame in Imagine").click()
+    phone.get_by_text(re.compile("Now: small, e1|Now: .*e1|frame 1")).wait_for()

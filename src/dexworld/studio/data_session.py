@@ -126,7 +126,7 @@ class DataSession:
 
     def close(self) -> None:
         """Ask for nothing any more."""
-        self.closed = True
+        self.closed, self.playing = True, False
 
     @property
     def stride(self) -> int:

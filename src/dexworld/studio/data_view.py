@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from dexworld.hands import LEFT, RIGHT, WRIST
-from dexworld.report.inspection_page import listings
+from dexworld.report.inspection_page import Listing, listings
 from dexworld.studio.data_session import DataChoice, DataSession, Seen, Which
 from dexworld.studio.dataset_reader import ASIDE, SURVEY, OpenedEpisode
 from dexworld.studio.film_player import FilmPlayer
@@ -156,11 +156,11 @@ class DataView:
     def _figures(self, episode: OpenedEpisode | None) -> None:
         session = self.session
         self._histograms.content = histograms(session.figures, None if episode is None else episode.figures)
-        if session.survey is None or session.folder is None:
-            self._account.content = ""
+        opening = [(name, "opening", reason) for name, reason in session.folder.quarantined] if session.folder else []
+        if session.survey is None:
+            self._account.content = tables([Listing("Broken", "", ("File", "Fails at", "Reason"), opening)], ROWS)
             return
         broken, wrong, content, *_ = listings(session.survey.account, SURVEY.seed)
-        opening = [(name, "opening", reason) for name, reason in session.folder.quarantined]
         self._account.content = tables([broken._replace(rows=[*opening, *broken.rows]), wrong, content], ROWS)
 
     def _clear(self) -> None:

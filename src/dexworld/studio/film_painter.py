@@ -30,6 +30,16 @@ class GoalPicture:
     pixels: bytes
     size: tuple[int, int]
 
+    @classmethod
+    def of(cls, picture: np.ndarray) -> "GoalPicture":
+        """A picture (H, W, 3) uint8 as a goal."""
+        return cls(picture.tobytes(), (picture.shape[0], picture.shape[1]))
+
+    @property
+    def picture(self) -> np.ndarray:
+        """(H, W, 3) uint8."""
+        return np.frombuffer(self.pixels, np.uint8).reshape(*self.size, 3)
+
 
 @dataclass(frozen=True, eq=False)
 class Film:
@@ -68,11 +78,10 @@ class PaintedFilm:
 
 @dataclass(frozen=True, eq=False)
 class PathRanking:
-    """Paths by a goal. scores: (N,), at most 0, of the paths as given. order: best first; goal: as it was compared."""
+    """Paths by a goal. scores: (N,), at most 0, of the paths as given. order: (N,) of indices, best first."""
 
     scores: np.ndarray
     order: np.ndarray
-    goal: np.ndarray
 
 
 class FilmPainter:
@@ -121,13 +130,12 @@ class FilmPainter:
         size = scene.recorded.static.shape[1:3]
         wanted = scene.goal
         if goal is not None:
-            picture = np.frombuffer(goal.pixels, np.uint8).reshape(*goal.size, 3)
-            wanted = Fit.cover(goal.size, size).images(torch.from_numpy(picture.copy())[None])[0].numpy()
+            wanted = Fit.cover(goal.size, size).images(torch.from_numpy(goal.picture.copy())[None])[0].numpy()
         if wanted is None:
             raise ValueError("this scene has no goal picture; give one of your own")
         view = scene_view(wanted, [clip for clip, _ in made])
         scores = view.scores([painted.film.frames for _, painted in made])
-        return PathRanking(scores, rank_order(scores, SEED), wanted)
+        return PathRanking(scores, rank_order(scores, SEED))
 
     def _made(self, still: Still, path: PaintedPath) -> tuple[TripletClip, PaintedFilm]:
         if (still, path) not in self._kept:

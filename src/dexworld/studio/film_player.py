@@ -25,5 +25,10 @@ class FilmPlayer:
                 if not self._playing():
                     self._thread = None
                     return
-            self._advance()
+            try:
+                self._advance()
+            except BaseException:
+                with self._lock:
+                    self._thread = None
+                raise
             clock.wait(seconds)

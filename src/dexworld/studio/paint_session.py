@@ -163,17 +163,15 @@ class PaintSession:
         opened, anchor = self.opened, self.anchor
         if opened is not None and anchor is not None:
             self.put(anchor + sign * metres * opened.axes[:, axis])
+            self._changed()
 
     def put(self, place: np.ndarray) -> None:
-        """Put the way-point that is chosen somewhere."""
-        if not self.path.points:
-            self.paint(place)
-            return
+        """Put the way-point that is chosen somewhere. `changed` is told when the film of it is there, not before."""
         with self._lock:
-            points = list(self.path.points)
+            points = list(self.path.points) or [WayPoint((0.0, 0.0, 0.0), **self.carried)]
             points[self.point] = replace(points[self.point], place=_vector(place))
             self._repaint(points, self.point)
-        self._go_on()
+        self._ask()
 
     def carry(self, **shape: str) -> None:
         """From the chosen way-point on, carry the hand in another shape or with another palm."""
@@ -260,7 +258,7 @@ class PaintSession:
 
     def close(self) -> None:
         """Ask for nothing any more."""
-        self.closed = True
+        self.closed, self.playing = True, False
 
     def _repaint(self, points: list[WayPoint], chosen: int) -> None:
         self.painting = replace(self.painting, path=replace(self.path, points=tuple(points)))
@@ -271,13 +269,16 @@ class PaintSession:
         return self.goal, self.painting.kept
 
     def _go_on(self) -> None:
+        self._ask()
+        self._changed()
+
+    def _ask(self) -> None:
         with self._lock:
             request = None if self._asked is not None or self.closed else self._wanted()
             asked = None if request is None else self._desk.ask(request)
             self._asked = asked or self._asked
         if request is not None and asked is not None:
             asked.add_done_callback(lambda future: self._arrived(future, request))
-        self._changed()
 
     def _wanted(self) -> tuple[str, tuple[Any, ...]] | None:
         """The next request, None where nothing is to be computed."""
@@ -291,9 +292,7 @@ class PaintSession:
             return "film", (still, path)
         if kept and self._rank_key() not in self._ranked:
             return "ranking", (still, self.goal, kept)
-        if (path := next((path for path in paths if path not in self._truths), None)) is not None:
-            return "truth", (still, path)
-        return None
+        return None if self.path in self._truths else ("truth", (still, self.path))
 
     def _arrived(self, future: "Future[Any]", request: tuple[str, tuple[Any, ...]]) -> None:
         with self._lock:

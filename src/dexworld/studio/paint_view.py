@@ -17,7 +17,7 @@ from dexworld.studio.frame_overlays import SCALE, enlarged, shown
 from dexworld.studio.hand_drawing import Camera, HandScene
 from dexworld.studio.paint_session import DIRECTIONS, Painting, PaintSession
 from dexworld.studio.painted_path import PALMS, SHAPES
-from dexworld.studio.start_controls import SCENES, uploaded
+from dexworld.studio.start_controls import SCENES, read_picture
 from dexworld.studio.still_scene import Still
 from dexworld.studio.visitor_page import Page
 
@@ -106,8 +106,8 @@ class PaintView:
             kept = session.painting.kept
             known = [session.film_of(path) for path in kept]
             self._once("candidates", (kept, known, ranking, session.unranked), self._fill_candidates)
-            goal = ranking.goal if ranking is not None and session.goal is not None else opened.goal
-            self._once("goal", (opened, session.goal, ranking), lambda: self._fill_goal(goal))
+            goal = opened.goal if session.goal is None else session.goal.picture
+            self._once("goal", (opened, session.goal), lambda: self._fill_goal(goal))
             self._once("scene", (opened, films, session.path, session.point, session.frame), lambda: self._show(opened))
 
     def _once(self, name: str, state: Any, draw: Callable[[], None]) -> None:
@@ -142,8 +142,7 @@ class PaintView:
 
     def want(self, content: bytes) -> None:
         """Take a picture file as the goal. Raises ValueError where it is none, or too large."""
-        picture = uploaded(content)
-        self.session.want(GoalPicture(picture.tobytes(), (picture.shape[0], picture.shape[1])))
+        self.session.want(GoalPicture.of(read_picture(content)))
 
     def _another(self) -> None:
         self._seed.value = random.choice(SCENES)
@@ -232,7 +231,7 @@ class PaintView:
         self._candidates.content = f'<p style="padding:0 0.75em"><small>{verdict}</small></p>{films_row(cards)}'
 
     def _fill_goal(self, goal: np.ndarray | None) -> None:
-        self._goal.content = "" if goal is None else shown(("The goal", enlarged(goal, SCALE)))
+        self._goal.content = "" if goal is None else shown(("The goal", goal))
 
     def _show(self, opened: OpenedStill) -> None:
         session = self.session

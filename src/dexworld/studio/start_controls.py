@@ -67,12 +67,13 @@ class StartControls:
 
 def pictured(start: Start, content: bytes) -> Start:
     """A start from a picture file's content, in place of the kitchen's picture."""
-    picture, kept = uploaded(content), start if start.simulated else Start()
+    picture = read_picture(content)
+    kept = start if start.simulated else Start()
     return replace(kept, pixels=picture.tobytes(), size=(picture.shape[0], picture.shape[1]))
 
 
-def uploaded(content: bytes) -> np.ndarray:
-    """The picture (H, W, 3) uint8 in a file's content. Raises ValueError where it is none, or too large."""
+def read_picture(content: bytes) -> np.ndarray:
+    """The picture (H, W, 3) in a file's content. Raises ValueError where it is none, or too large."""
     if len(content) > LARGEST_UPLOAD:
         raise ValueError(
             f"the picture has {len(content) / 1e6:.0f} MB; at most {LARGEST_UPLOAD / 1e6:.0f} MB are taken"

@@ -15,6 +15,7 @@ from dexworld.studio.dataset_reader import UNSEEN
 STATES = ("not tracked", "partly tracked", "out of the picture", "in the picture")
 STATE_COLOURS = np.array([(120, 124, 140), (214, 69, 65), (240, 170, 60), (47, 158, 107)], np.uint8)
 STRIP = (2, 300)  # rows a hand, and columns at most
+SAME = 1e-3  # share by which values must differ to be drawn apart
 BINS, MOST = 24, 32  # of a histogram, and histograms of recorded actions
 FRAMED = 'style="padding:0 0.75em 0.5em"'
 _WIDE, _HIGH = 300, 46
@@ -59,7 +60,7 @@ def histogram(words: str, whole: Spread | None, own: Spread | None) -> str:
         return ""
     figures = [each.to_json() for each, _ in kept]
     low, high = min(each["p01"] for each in figures), max(each["p99"] for each in figures)
-    if high <= low:
+    if high - low < SAME * max(abs(low), abs(high), 1e-3):
         low, high = low - 0.5 * max(abs(low), 1e-3), high + 0.5 * max(abs(high), 1e-3)
     drawn = "".join(_columns(shares(spread, low, high), colour) for spread, colour in kept)
     told = figures[-1]
