@@ -173,12 +173,12 @@ class PaintSession:
             self._repaint(points, self.point)
         self._ask()
 
-    def carry(self, **shape: str) -> None:
-        """From the chosen way-point on, carry the hand in another shape or with another palm."""
+    def carry(self, shape: str | None = None, palm: str | None = None) -> None:
+        """From the chosen way-point on, carry the hand in another shape or with another palm; None leaves it."""
         with self._lock:
-            self.carried |= shape
+            self.carried |= {name: each for name, each in (("shape", shape), ("palm", palm)) if each}
             points = [
-                replace(point, **shape) if number >= self.point else point
+                replace(point, shape=shape or point.shape, palm=palm or point.palm) if number >= self.point else point
                 for number, point in enumerate(self.path.points)
             ]
             self._repaint(points, self.point)

@@ -5,6 +5,7 @@ import html
 import random
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,7 @@ class PaintView:
         self._candidate_controls(gui)
         self._scene_controls(gui)
         self.page.client.scene.on_click()(self._clicked)
-        acts: dict[str, Callable[[], Any]] = {name: lambda name=name: session.move(name, STEP_M) for name in DIRECTIONS}
+        acts: dict[str, Callable[[], Any]] = {name: partial(session.move, name, STEP_M) for name in DIRECTIONS}
         acts |= {"close": lambda: self._turn_shape(1), "open": lambda: self._turn_shape(-1), "undo": session.erase}
         acts |= {"play": self._play, "next": session.keep, "outlook": self._turn}
         self._keys = [self.page.key(name, act, WHAT.get(name, "")) for name, act in acts.items()]

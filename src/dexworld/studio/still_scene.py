@@ -37,13 +37,16 @@ class Still:
 
 class StillScene(Protocol):
     """recorded: the scene's own clip, whose static video is the scene. axes: of `camera_axes`. goal: (H, W, 3) uint8, a
-    wanted last picture without hands, or None where none is known. floor: height that hands stay above, or None."""
+    wanted last picture without hands, or None where none is known."""
 
     recorded: TripletClip
     axes: np.ndarray
     goal: np.ndarray | None
     puppet: HandPuppet
-    floor: float | None
+
+    @property
+    def floor(self) -> float | None:
+        """Height in metres, along z, that hands stay above."""
 
     def home(self, hand: str) -> np.ndarray:
         """Where a wrist starts, (3,) metres, world."""
