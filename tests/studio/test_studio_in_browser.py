@@ -130,7 +130,6 @@ def test_data_and_painted_hands_wide_and_on_a_phone_that_a_link_opens(opened, st
     until(wide, lambda: np.allclose(visitor.client.camera.position, place, atol=0.01))
     wide.mouse.click(250, 500)
     wide.get_by_text("Way-point 1 of 1, the right hand.").wait_for()
-    wide.mouse.click(300, 750)  # beside the picture: no way-point
     wide.keyboard.press("j")
     wide.keyboard.press("x")
     wide.get_by_text("The goal favours candidate 1.").wait_for()
