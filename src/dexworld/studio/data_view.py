@@ -42,7 +42,7 @@ class DataView:
         self, page: Page, session: DataSession, imagine: Callable[[Start], None], link: Callable[[], str]
     ) -> None:
         self.page, self.session, self._imagine, self._link_of = page, session, imagine, link
-        self.drawing = HandScene(page.client.scene, "/data")
+        self.drawing = HandScene(page.client.scene, "/dataset")
         self.player = FilmPlayer(session.advance, lambda: session.playing)
         self._lock = threading.RLock()
         self._built = False
