@@ -23,8 +23,6 @@ AXES = np.eye(3)
 class Told:
     """Stands in for the video model: a camera looks level along x; a film's brightness counts the way-points."""
 
-    fails = ""
-
     def begin(self, still):
         if still.seed == 13:
             raise ValueError("scene 13 can't be set")

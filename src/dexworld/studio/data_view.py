@@ -55,7 +55,7 @@ class DataView:
         self._frame = gui.add_slider("Frame", 0, 1, 1, 0)
         self._frame.on_update(lambda event: self._seek(event.client, int(event.target.value)))
         self._strip = gui.add_html("")
-        film = gui.add_button_group("Film", ("before", "play", "next"), hint="a frame on or back; play stops, too")
+        film = gui.add_button_group("Film", ("before", "play", "next"))
         film.on_click(lambda event: self._run(event.target.value))
         steps = gui.add_button_group("Episode", ("previous", "following"), hint="of those that match")
         steps.on_click(lambda event: self.session.step(-1 if event.target.value == "previous" else 1))
