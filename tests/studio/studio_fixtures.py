@@ -32,8 +32,8 @@ class HereDesk:
         pass
 
 
-def desks_here(model, scene, wait=False):
-    return Desks(HereDesk(model, wait), HereDesk(scene), HereDesk(None))
+def desks_here(model, scene, wait=False, other=None):
+    return Desks(HereDesk(model, wait), HereDesk(scene), HereDesk(None), other and HereDesk(other))
 
 
 class LineDesk:

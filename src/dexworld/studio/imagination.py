@@ -19,6 +19,7 @@ from dexworld.evaluation.atomic import of_hands
 from dexworld.models.latent_readers import AUTO, Drawing, drawing_of
 from dexworld.models.world_model import load_world_model
 from dexworld.report.imagine import DIMMED
+from dexworld.sim.kitchen.explore import COLUMNS, recorded
 from dexworld.sim.kitchen.kitchen_env import KitchenEnv
 from dexworld.studio.hand_control import BodyPose, FreeHand, HandBody, HandControl
 from dexworld.studio.start_frame import Start, StartFrame, open_start, settled
@@ -224,6 +225,19 @@ class TrueScene:
 
     def picture(self, seed: int, joints: tuple[bytes, ...]) -> np.ndarray:
         """The picture after one step to each of the joint targets (J,), float64 as bytes."""
+        return self._led(seed, joints).render()
+
+    def track(self, seed: int, joints: tuple[bytes, ...]) -> Track:
+        """All that happened on the way there, with true hands and objects."""
+        rows = []
+        for length in range(len(joints) + 1):
+            simulation = self._led(seed, joints[:length]).simulation
+            assert simulation is not None
+            rows.append(simulation.observation() | simulation.object_row())
+        fps = float(KitchenEnv.metadata["render_fps"])
+        return recorded(rows, f"the kitchen, scene {seed}, moved by hand", "", seed, fps, COLUMNS)
+
+    def _led(self, seed: int, joints: tuple[bytes, ...]) -> KitchenEnv:
         environment, states = self._scene(seed)
         done = len(joints)
         while done and b"".join(joints[:done]) not in states:
@@ -232,7 +246,7 @@ class TrueScene:
         for number in range(done, len(joints)):
             environment.move(environment.robot.clamp(torch.from_numpy(_numbers(joints[number]))).numpy())
             states[b"".join(joints[: number + 1])] = environment.get_state()
-        return environment.render()
+        return environment
 
     def close(self) -> None:
         """Close the scenes, in the thread that drew them."""

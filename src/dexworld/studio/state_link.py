@@ -1,4 +1,4 @@
-"""A link that restores what a visitor sees: the start and the path, packed into the page's address."""
+"""A link that restores what a visitor sees, packed into the page's address: start and path, or goal and moves."""
 
 import base64
 import binascii
@@ -11,27 +11,33 @@ from dexworld.options import from_dict
 from dexworld.studio.hand_control import HandControl
 from dexworld.studio.imagination import Path, Recorded, Step
 from dexworld.studio.imagine_session import LONGEST_PATH
+from dexworld.studio.planner import GoalChoice
 from dexworld.studio.start_frame import Start
 
 DIGITS = 4  # of numbers in a link: a tenth of a millimetre
 LONGEST_LINK = 20_000  # characters
+_OF_CHOICE = ("task", "seed", "points", "sentence", "moves")
 _FIELDS = ("seed", "folder", "episode", "frame", "hand")
 
 
 class Place(NamedTuple):
-    """What a link holds. view: the page's, such as `Imagine`."""
+    """What a link holds. view: the page's, such as `Imagine`. choice: of the view *Plan*, with the moves made."""
 
     view: str
     start: Start
     path: Path
+    choice: GoalChoice = GoalChoice()
 
 
 def packed(place: Place) -> str:
     """The place in letters that an address takes. Raises ValueError for a picture of one's own: it stays here."""
-    if place.start.pixels:
-        raise ValueError("a picture of your own isn't part of a link; save a film instead")
+    if place.start.pixels or place.choice.pixels:
+        raise ValueError("a picture of your own isn't part of a link, which would be too long")
     start = {name: value for name, value in asdict(place.start).items() if name in _FIELDS}
-    content = json.dumps([place.view, start, [_numbers(step) for step in place.path]], separators=(",", ":"))
+    choice = {name: value for name, value in asdict(place.choice).items() if name in _OF_CHOICE}
+    choice["moves"] = [[round(each, DIGITS) for each in move] for move in place.choice.moves]
+    path = [_numbers(step) for step in place.path]
+    content = json.dumps([place.view, start, path, choice], separators=(",", ":"))
     return base64.urlsafe_b64encode(zlib.compress(content.encode(), 9)).decode().rstrip("=")
 
 
@@ -44,9 +50,11 @@ def unpacked(letters: str) -> Place:
         content = (opened := zlib.decompressobj()).decompress(whole, 20 * LONGEST_LINK)
         if not opened.eof:
             raise ValueError("it ends early")
-        view, start, path = json.loads(content)
+        view, start, path, choice = json.loads(content)
         steps = tuple(_step(numbers) for numbers in path[:LONGEST_PATH])
-        return Place(str(view), from_dict(Start, {name: start[name] for name in _FIELDS}, "the link"), steps)
+        opened = from_dict(Start, {name: start[name] for name in _FIELDS}, "the link")
+        goal = from_dict(GoalChoice, {name: choice[name] for name in _OF_CHOICE}, "the link")
+        return Place(str(view), opened, steps, goal)
     except (ValueError, TypeError, KeyError, zlib.error, binascii.Error) as error:
         raise ValueError(f"this link can't be read ({error}); open the page without it") from error
 

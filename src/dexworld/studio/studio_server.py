@@ -7,6 +7,7 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from io import StringIO
+from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -16,6 +17,7 @@ from dexworld.studio.desk import Desk, Job
 from dexworld.studio.imagination import Imaginer, TrueScene
 from dexworld.studio.imagine_session import Desks, ImagineSession
 from dexworld.studio.imagine_view import ImagineView
+from dexworld.studio.imagined_path import PathWriter
 from dexworld.studio.plan_session import PlanSession
 from dexworld.studio.plan_view import PlanView
 from dexworld.studio.planner import Planner
@@ -38,6 +40,10 @@ class StudioConfig:
     decoder: str = AUTO
     """Who draws what the model imagines: a pixel decoder made by `dexworld train decoder`, or `own` for the encoder's
     own way back. `auto` takes the shipped decoder for models with the reference's encoder; the page names it."""
+    compare: str = ""
+    """Second model folder or hub id, whose imagination is shown beside the first's."""
+    output: Path = Path("outputs/studio")
+    """Folder that saved episodes are written below."""
     port: int = 8080
     """Port on this machine; where it is taken, the next free one. 0 takes any. The address is logged."""
     max_seconds: float | None = None
@@ -59,6 +65,7 @@ class StudioServer:
         self, config: StudioConfig, checkpoint: str = REFERENCE, dataset: str = "", desks: Desks | None = None
     ) -> None:
         self.config, self.checkpoint, self.dataset, self._given = config, checkpoint, dataset, desks
+        self.writer = PathWriter(config.output, tuple(filter(None, (checkpoint, config.compare))))
         self._visitors: dict[int, Visitor] = {}
         self._lock = threading.Lock()
 
@@ -67,19 +74,21 @@ class StudioServer:
             import viser
         except ImportError as error:
             raise ImportError(MISSING) from error
+        other = self.config.compare
         self.desks = self._given or Desks(
             model=Desk(Job(partial(Imaginer, self.checkpoint, self.config.decoder)), "of the model"),
             scene=Desk(Job(TrueScene), "of the simulator"),
             search=Desk(Job(partial(Planner, self.checkpoint, self.config.decoder)), "of searches"),
+            other=Desk(Job(partial(Imaginer, other, self.config.decoder)), "of the second model") if other else None,
         )
         self.first = Start(folder=self.dataset) if self.dataset else Start(seed=self.config.seed)
-        self.desks.model.ask(("frame", (self.first, (), False)))  # so that the first visitor finds it done
-        if self.first.simulated:
-            self.desks.scene.ask(("picture", (self.first.seed, ())))
+        for desk in filter(None, (self.desks.model, self.desks.other)):  # so that the first visitor finds it done
+            desk.ask(("frame", (self.first, (), False)))
         logging.getLogger("websockets").setLevel(logging.WARNING)  # it tells of every connection
         with redirect_stdout(StringIO()):  # viser prints a box
             self.server = viser.ViserServer(HOST, self.config.port, label="dexworld studio", verbose=False)
         self.server.scene.world_axes.visible = False
+        self.server.scene.configure_default_lights(cast_shadow=False)  # each frame would draw three maps of shadows
         self.server.on_client_connect(self._came)
         self.server.on_client_disconnect(self._left)
         self.url = f"http://{HOST}:{self.server.get_port()}"
@@ -88,7 +97,7 @@ class StudioServer:
     def __exit__(self, *_: object) -> None:
         with redirect_stdout(StringIO()):
             self.server.stop()
-        for desk in self.desks:
+        for desk in filter(None, self.desks):
             desk.close()
 
     def letters(self, client: Any) -> str:
@@ -128,7 +137,8 @@ class Visitor:
         self.session = ImagineSession(studio.desks, lambda: self._changed("Imagine"))
         self.planning = PlanSession(studio.desks.search, client.client_id, lambda: self._changed("Plan"))
         starts = StartControls(self.page, self.session, studio.dataset)
-        views = ImagineView(self.page, self.session, starts, self._link), PlanView(self.page, self.planning)
+        imagine = ImagineView(self.page, self.session, starts, self._link, studio.writer)
+        views = imagine, PlanView(self.page, self.planning, self._link)
         self.views = {view.name: view for view in views}
         self.view = next(iter(self.views.values()))
 
@@ -138,6 +148,7 @@ class Visitor:
         self.client.gui.main_panel.set_width(PANEL_PX)
         self.page.theme()
         self.page.key("dark", self.page.turn_dark)
+        self.page.key("view", self._show_next)
         place = Place(self.view.name, self.studio.first, ())
         if letters:
             try:
@@ -145,6 +156,7 @@ class Visitor:
             except ValueError as error:
                 self.page.tell(str(error), "The link")
         self.session.open(place.start, place.path)
+        self.planning.choice = place.choice
         self.session.seek(len(place.path))
         views = self.client.gui.add_button_group("View", tuple(self.views))
         views.on_click(lambda event: self.show(event.target.value))
@@ -160,6 +172,10 @@ class Visitor:
                 self.view = self.views[name]
                 self._build()
 
+    def _show_next(self) -> None:
+        names = [*self.views]
+        self.show(names[(names.index(self.view.name) + 1) % len(names)])
+
     def leave(self) -> None:
         """The page was closed."""
         self.session.close()
@@ -174,7 +190,10 @@ class Visitor:
         self.views[name].redraw()
 
     def _link(self) -> str:
-        letters = packed(Place(self.view.name, self.session.start, self.session.here))
+        place = Place(self.view.name, self.session.start, self.session.here)
+        if self.view.name == PlanView.name:
+            place = Place(self.view.name, self.studio.first, (), self.planning.kept)
+        letters = packed(place)
         address = f"{self.studio.url}/?websocket={self.studio.url.replace('http', 'ws')}/{letters}"
         text = "This link opens the page as it is now. Copy it with a long press or a right click."
         return f'<p style="padding:0 1em"><a href="{html.escape(address, quote=True)}" target="_blank">{text}</a></p>'
