@@ -57,18 +57,11 @@ def enlarged(picture: np.ndarray, scale: int) -> np.ndarray:
     return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
 
 
-def shown(*pictures: tuple[str, np.ndarray | None]) -> str:
-    """Pictures, two in a row, with a line above each, as HTML that needs no file; grey where one is None.
-
-    Nothing where none is there.
-    """
-    first = next((picture for _, picture in pictures if picture is not None), None)
-    if first is None:
-        return ""
-    grey, parts = np.full_like(first, UNKNOWN), []
-    flex = "1" if len(pictures) < 3 else "0 1 calc(50% - 0.2em)"
+def shown(*pictures: tuple[str, np.ndarray]) -> str:
+    """Pictures, two in a row, with a line above each, as HTML that needs no file."""
+    parts, flex = [], "1" if len(pictures) < 3 else "0 1 calc(50% - 0.2em)"
     for name, picture in pictures:
-        content = base64.b64encode(encode_jpeg(grey if picture is None else picture)).decode()
+        content = base64.b64encode(encode_jpeg(picture)).decode()
         style = "width:100%;display:block;border-radius:4px"
         image = f'<img alt="{html.escape(name)}" style="{style}" src="data:image/jpeg;base64,{content}">'
         parts.append(f'<div style="flex:{flex}"><small>{html.escape(name)}</small>{image}</div>')

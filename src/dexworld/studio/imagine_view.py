@@ -45,7 +45,7 @@ class ImagineView:
     def build(self) -> None:
         """Make the controls, in the folder that the page is in."""
         gui = self.page.client.gui
-        self._pictures = gui.add_html(shown(("", np.full((224, 392, 3), UNKNOWN, np.uint8))))
+        self._pictures = gui.add_html(shown(("", np.full((448, 784, 3), UNKNOWN, np.uint8))))
         self._says = gui.add_markdown(HELP)
         moves = gui.add_button_group("Hand", ("left", "right", "up", "down"))
         more = gui.add_button_group(" ", ("forward", "back", "close", "open"))
@@ -99,15 +99,17 @@ class ImagineView:
                     self._pictures.content = shown(*self._small(picture))
                 self._picture, self._drawn, self._shown = picture, state, (state, beside)
 
-    def _small(self, picture: np.ndarray) -> list[tuple[str, np.ndarray | None]]:
-        """The pictures beside the large one, which is `picture`."""
+    def _small(self, picture: np.ndarray) -> list[tuple[str, np.ndarray]]:
+        """The pictures beside the large one, which is `picture`; grey until they are there, so that nothing jumps."""
         session, found, other = self.session, [], self.session.other
+        grey = np.full_like(picture, UNKNOWN)
         if len(names := self.writer.labels) > 1:
-            found = [(names[0], picture), (names[1], None if other is None else painted(other, self._overlay))]
+            found = [(names[0], picture), (names[1], grey if other is None else painted(other, self._overlay))]
         elif self.page.narrow:
             found = [("Imagined", picture)]
         if session.true is not None or session.start.simulated:
-            found.append(("What really happens", None if session.true is None else enlarged(session.true, SCALE)))
+            true = session.true
+            found.append(("What really happens", grey if true is None else enlarged(true, SCALE)))
         return found
 
     def _draw(self, frame: ImaginedFrame, picture: np.ndarray, begun: Begun) -> None:

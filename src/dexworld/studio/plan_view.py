@@ -53,8 +53,12 @@ class PlanView:
         )
         deeds.on_click(lambda event: getattr(self.session, event.target.value)())
         self._course = gui.add_html("")
-        look = gui.add_button_group("Look", ("through camera, or outside", "link"))
-        look.on_click(lambda event: self.page.guarded(self._link) if event.target.value == "link" else self._turn())
+        look, keep = (
+            gui.add_button_group("Look", ("through camera, or outside",)),
+            gui.add_button_group("Keep", ("link",)),
+        )
+        look.on_click(lambda _: self._turn())
+        keep.on_click(lambda _: self.page.guarded(self._link))
         self._kept = gui.add_html("", visible=False)
         with gui.add_folder("Goal"):
             self._task = gui.add_dropdown("Task", TASKS, initial_value=choice.task)
@@ -145,8 +149,8 @@ class PlanView:
             return points_overlay(scene.image, np.stack([start, end]), end, np.ones(1), SCALE)
         return enlarged(scene.image, SCALE)
 
-    def _small(self, scene: PlanScene) -> list[tuple[str, np.ndarray | None]]:
-        pictures: list[tuple[str, np.ndarray | None]] = []
+    def _small(self, scene: PlanScene) -> list[tuple[str, np.ndarray]]:
+        pictures: list[tuple[str, np.ndarray]] = []
         if self.page.narrow:
             pictures.append(("Now", self._large(scene)))
         if scene.goal is not None:

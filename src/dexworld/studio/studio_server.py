@@ -88,7 +88,8 @@ class StudioServer:
         with redirect_stdout(StringIO()):  # viser prints a box
             self.server = viser.ViserServer(HOST, self.config.port, label="dexworld studio", verbose=False)
         self.server.scene.world_axes.visible = False
-        self.server.scene.configure_default_lights(cast_shadow=False)  # each frame would draw three maps of shadows
+        self.server.scene.configure_default_lights(cast_shadow=False)  # three maps of shadows would be drawn each frame
+        self.server.scene.configure_environment_map(None)
         self.server.on_client_connect(self._came)
         self.server.on_client_disconnect(self._left)
         self.url = f"http://{HOST}:{self.server.get_port()}"
