@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 INTEROP := .venv-interop
 FOREIGN := lerobot==0.4.4 robomimic==0.3.0 stable-worldmodel==0.1.1
-WORKERS ?= 3  # tests that start and kill processes wait for them; two workers leave a third of two cores idle
+WORKERS ?= 4  # twice the cores of a small machine: tests that start and kill processes wait for them
 # encoders.py, decoder.py and hand_tracking.py need data: run them by hand (docs/objects.md, training.md, video_data.md). The others are parts.
 BENCHMARKS := $(filter-out benchmarks/encoders.py benchmarks/decoder.py benchmarks/common.py benchmarks/egodex_clips.py \
   benchmarks/plain_training.py benchmarks/training_setup.py benchmarks/hand_tracking.py,$(wildcard benchmarks/*.py))
@@ -37,7 +37,7 @@ demo: $(STAMP)  ## plan with the shipped world model in simulation and write out
 
 test: export OMP_NUM_THREADS = 1
 test: $(STAMP)  ## run the tests
-	$(BIN)/pytest -n $(WORKERS) $(PYTEST_FLAGS)
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal $(PYTEST_FLAGS)
 
 interop: export OMP_NUM_THREADS = 1
 interop: $(INTEROP)/.installed  ## run the tests against LeRobot, robomimic, Rerun and stable-worldmodel, in an environment of their own

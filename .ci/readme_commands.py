@@ -3,9 +3,9 @@
     .venv/bin/python .ci/readme_commands.py            check and run
     .venv/bin/python .ci/readme_commands.py --check    check only: targets, scripts, verbs and options exist
 
-Commands stand in code blocks marked ```bash. `dexworld` commands run in one temporary folder, in the README's order,
-with the options of `SMALL` added (the last of two equal options wins). What CI runs anyway, or what only sets up the
-reader's shell, is in `ELSEWHERE` with who runs it.
+Commands stand in code blocks marked ```bash. `dexworld` commands run in one temporary folder, two at a time; a command
+that names a folder waits for the command above that writes it. The options of `SMALL` are added (the last of two equal
+options wins). What CI runs anyway, or what only sets up the reader's shell, is in `ELSEWHERE` with who runs it.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,6 +78,17 @@ class Command:
     def options(self) -> list[str]:
         """The long options in it, without values."""
         return [word.split("=")[0] for word in self.words if word.startswith("--")]
+
+    @property
+    def output(self) -> str:
+        """The folder that it writes, as `--output` or the second path names it; "" where the command chooses."""
+        if "--output" in self.words:
+            return self.words[self.words.index("--output") + 1]
+        return next((word for word in self.words[3:] if self.verb == "prepare" and "/" in word), "")
+
+    def waits_for(self, other: "Command") -> bool:
+        """Whether a path of this command lies in what `other` writes."""
+        return bool(other.output) and any(f"{word}/".startswith(f"{other.output}/") for word in self.words)
 
     @property
     def verb(self) -> str:
@@ -170,6 +182,26 @@ def dexworld(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[
     )
 
 
+def run_all(runnable: list[Command], folder: Path) -> list[str]:
+    """Run the commands, two at a time, each after those that it waits for; the failed ones with their last output."""
+    begun: list[Future[str]] = []
+
+    def run(command: Command, earlier: list[Future[str]]) -> str:
+        wait(earlier)
+        start = time.perf_counter()
+        done = dexworld(command.small, folder)
+        print(
+            f"{'ok  ' if done.returncode == 0 else 'FAIL'} {time.perf_counter() - start:5.0f} s  {command}", flush=True
+        )
+        return f"{command}\n{done.stdout[-3000:]}" if done.returncode != 0 else ""
+
+    with ThreadPoolExecutor(2) as pool:
+        for command in runnable:
+            earlier = [future for other, future in zip(runnable, begun, strict=False) if command.waits_for(other)]
+            begun.append(pool.submit(run, command, earlier))
+    return [failure for future in begun if (failure := future.result())]
+
+
 def main() -> int:
     """Exit status 1 if any command is wrong or fails."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -180,12 +212,7 @@ def main() -> int:
     runnable = [command for command in shown if command.words[0] == "dexworld"]
     if not arguments.check and not failures:
         with tempfile.TemporaryDirectory() as folder:
-            for command in runnable:
-                start = time.perf_counter()
-                done = dexworld(command.small, Path(folder))
-                print(f"{'ok  ' if done.returncode == 0 else 'FAIL'} {time.perf_counter() - start:5.0f} s  {command}")
-                if done.returncode != 0:
-                    failures.append(f"{command}\n{done.stdout[-3000:]}")
+            failures += run_all(runnable, Path(folder))
     for failure in failures:
         print(failure, file=sys.stderr)
     print(f"{len(shown)} commands in README.md, {len(runnable)} of dexworld, {len(failures)} wrong")

@@ -349,6 +349,15 @@ def test_a_study_that_was_killed_ends_with_the_numbers_of_one_that_was_not(data,
     assert ended[0]["variants"]["fine-tuned"]["error_end"]["value"] is not None
 
 
+def test_two_ray_workers_end_with_the_figures_of_one_process(data, small, tmp_path):
+    pytest.importorskip("ray", reason="ray is an optional extra and not installed")
+    words = ("table3", "--variants", "DexWM", "NWM*", "--seeds", "0")
+    alone = study(data, tmp_path / "alone", *words)
+    there = study(data, tmp_path / "there", *words, "--ray", "local", "--workers", "2")
+    assert without_times({"variants": there}) == without_times({"variants": alone})
+    assert there["NWM*"]["human_ratio_end"]["value"] is not None
+
+
 def without_times(results: dict) -> dict:
     rows = {
         name: {key: value for key, value in row.items() if not key.endswith(("_cpu_s", "_seconds"))}
