@@ -176,6 +176,19 @@ def test_what_restores_a_scene_has_its_moves_until_another_goal_is_set(session):
     assert session.kept.moves == ()
 
 
+def test_a_scene_is_set_with_a_goal_picture_of_ones_own_after_the_moves_of_a_link(planner):
+    red, moves = np.full((30, 40, 3), (200, 30, 30), np.uint8), (tuple(REST_POSE), tuple(REST_POSE))
+    first = planner.set(1, GoalChoice())
+    found = planner.set(1, GoalChoice(pixels=red.tobytes(), size=(30, 40), moves=moves))
+    assert (found.seed, found.steps, found.distance, found.success) == (first.seed, 2, None, None)
+    assert (found.goal == (200, 30, 30)).all()
+    assert found.goal.shape == first.goal.shape
+    np.testing.assert_allclose(found.joints, REST_POSE, atol=0.05)
+    planner.leave(1)
+    with pytest.raises(ValueError, match="not 60"):
+        GoalChoice(moves=moves * 30)
+
+
 def test_a_cursor_begins_at_an_object_that_is_seen():
     assert first_object(scene(0)) == pytest.approx((196, 112 - 200 * 0.32 / 1.5))
     unseen = replace(scene(0), objects=np.array([[-3.0, 0.0, 0.9]]))

@@ -12,11 +12,9 @@ import pytest
 from PIL import Image
 from studio_fixtures import COARSE, SOFTWARE, LineDesk, chromium
 
-from dexworld.models.reference import REFERENCE
 from dexworld.robots.kinematics import quaternion_matrix
 from dexworld.studio.imagination import TrueScene
 from dexworld.studio.imagine_session import MOTIONS, Desks
-from dexworld.studio.planner import Planner
 from dexworld.studio.studio_server import StudioConfig, StudioServer
 
 WAIT_MS = 90_000
@@ -25,10 +23,10 @@ DEEDS = ("undo", "again")
 
 
 @pytest.fixture(scope="module")
-def studio(imaginer):
+def studio(imaginer, planner):
     pytest.importorskip("viser", reason="the extra `studio` isn't installed")
     with ThreadPoolExecutor(1) as line:
-        desks = Desks(*(LineDesk(made, line) for made in (imaginer, TrueScene(), Planner(REFERENCE))))
+        desks = Desks(*(LineDesk(made, line) for made in (imaginer, TrueScene(), planner)))
         with StudioServer(StudioConfig(port=0), desks=desks) as server:
             yield server
         line.submit(desks.scene.made.close).result()

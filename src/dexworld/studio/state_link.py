@@ -16,28 +16,25 @@ from dexworld.studio.start_frame import Start
 
 DIGITS = 4  # of numbers in a link: a tenth of a millimetre
 LONGEST_LINK = 20_000  # characters
-_OF_CHOICE = ("task", "seed", "points", "sentence", "moves")
 _FIELDS = ("seed", "folder", "episode", "frame", "hand")
 
 
 class Place(NamedTuple):
-    """What a link holds. view: the page's, such as `Imagine`. choice: of the view *Plan*, with the moves made."""
+    """What a link holds. view: the page's, such as `Imagine`. plan: with the moves made; None elsewhere."""
 
     view: str
     start: Start
     path: Path
-    choice: GoalChoice = GoalChoice()
+    plan: GoalChoice | None = None
 
 
 def packed(place: Place) -> str:
     """The place in letters that an address takes. Raises ValueError for a picture of one's own: it stays here."""
-    if place.start.pixels or place.choice.pixels:
+    if place.start.pixels or (place.plan is not None and place.plan.pixels):
         raise ValueError("a picture of your own isn't part of a link, which would be too long")
     start = {name: value for name, value in asdict(place.start).items() if name in _FIELDS}
-    choice = {name: value for name, value in asdict(place.choice).items() if name in _OF_CHOICE}
-    choice["moves"] = [[round(each, DIGITS) for each in move] for move in place.choice.moves]
-    path = [_numbers(step) for step in place.path]
-    content = json.dumps([place.view, start, path, choice], separators=(",", ":"))
+    more = {} if place.plan is None else {"plan": _goal(place.plan)}
+    content = json.dumps([place.view, start, [_numbers(step) for step in place.path], more], separators=(",", ":"))
     return base64.urlsafe_b64encode(zlib.compress(content.encode(), 9)).decode().rstrip("=")
 
 
@@ -50,13 +47,18 @@ def unpacked(letters: str) -> Place:
         content = (opened := zlib.decompressobj()).decompress(whole, 20 * LONGEST_LINK)
         if not opened.eof:
             raise ValueError("it ends early")
-        view, start, path, choice = json.loads(content)
+        view, start, path, more = json.loads(content)
         steps = tuple(_step(numbers) for numbers in path[:LONGEST_PATH])
         opened = from_dict(Start, {name: start[name] for name in _FIELDS}, "the link")
-        goal = from_dict(GoalChoice, {name: choice[name] for name in _OF_CHOICE}, "the link")
-        return Place(str(view), opened, steps, goal)
+        plan = from_dict(GoalChoice, more["plan"], "the link") if "plan" in more else None
+        return Place(str(view), opened, steps, plan)
     except (ValueError, TypeError, KeyError, zlib.error, binascii.Error) as error:
         raise ValueError(f"this link can't be read ({error}); open the page without it") from error
+
+
+def _goal(choice: GoalChoice) -> dict[str, Any]:
+    values = {name: value for name, value in asdict(choice).items() if name not in ("pixels", "size")}
+    return values | {"moves": [[round(each, DIGITS) for each in move] for move in choice.moves]}
 
 
 def _numbers(step: Step) -> list[Any]:

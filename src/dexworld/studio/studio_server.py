@@ -157,7 +157,7 @@ class Visitor:
             except ValueError as error:
                 self.page.tell(str(error), "The link")
         self.session.open(place.start, place.path)
-        self.planning.choice = place.choice
+        self.planning.choice = place.plan or self.planning.choice
         self.session.seek(len(place.path))
         views = self.client.gui.add_button_group("View", tuple(self.views))
         views.on_click(lambda event: self.show(event.target.value))
