@@ -29,7 +29,7 @@ from dexworld.studio.start_frame import Start, open_start
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 SOFTWARE = ("--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
-WAIT_MS = 120_000
+WAIT_MS, CLICK_MS = 120_000, 20_000
 MOTIONS = ("left", "right", "up", "down", "forward", "back", "close", "open")
 OTHERS = ("undo", "again", "Another scene", "link")
 PLANNING = ("plan", "stop", "step", "go", "link")
@@ -131,28 +131,35 @@ def drag(page, start, end):
     page.mouse.up()
 
 
-def session(page, process, seconds, seed):
-    """A random session: how often it did what, and memory in its quarters."""
-    chance, memory, done = random.Random(seed), [], {"clicks": 0, "keys": 0, "drags": 0}
-    centre = arrows(page)
+def session(page, process, seconds, seed, results):
+    """A random session: notes how often it did what, and memory in its quarters."""
+    from playwright.sync_api import TimeoutError as Gone
+
+    chance, quarters, centre = random.Random(seed), 0, arrows(page)
+    kinds = ("clicks", "clicks_on_what_was_gone", "keys", "drags")
+    results |= {f"random_{kind}": 0 for kind in kinds}
     began = time.perf_counter()
     while (spent := time.perf_counter() - began) < seconds:
         imagine, kind = button(page, "left").count() > 0, chance.random()
         if kind < 0.6:
-            names = (MOTIONS if chance.random() < 0.9 else OTHERS) if imagine else PLANNING
-            button(page, chance.choice(names)).first.click()
-            done["clicks"] += 1
+            names, done = (MOTIONS if chance.random() < 0.9 else OTHERS) if imagine else PLANNING, "clicks"
+            try:
+                button(page, chance.choice(names)).first.click(timeout=CLICK_MS)
+            except Gone:  # the view was changed by a key just now
+                done = "clicks_on_what_was_gone"
         elif kind < 0.8:
             page.keyboard.press(chance.choice(KEYS[imagine]))
-            done["keys"] += 1
+            done = "keys"
         else:
             start, end = ([each + chance.uniform(-DRAG_PX, DRAG_PX) for each in centre] for _ in range(2))
             drag(page, start, end)
-            done["drags"] += 1
+            done = "drags"
+        results[f"random_{done}"] += 1
         page.wait_for_timeout(chance.uniform(50, 400))
-        if spent > (len(memory) + 1) * seconds / 4:
-            memory.append(memory_mb(process))
-    return done, [*memory, memory_mb(process)][:4]
+        if spent > (quarters + 1) * seconds / 4:
+            quarters += 1
+            results[f"memory_mb_quarter_{quarters}"] = memory_mb(process)
+    results["random_seconds"], results["memory_mb_quarter_4"] = spent, memory_mb(process)
 
 
 def golden(browser, address, errors, folder):
@@ -221,18 +228,28 @@ def main():
         print("the studio isn't measured: this machine has no Chromium, or no playwright")
         return
     errors, results = [], {}
-    with ExitStack() as stack:
-        playwright = stack.enter_context(sync_playwright())
+    with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, args=[*SOFTWARE])
-        stack.callback(browser.close)
+        try:
+            measure(options, browser, errors, results)
+        finally:  # what was measured is kept
+            results |= {"console_errors": len(errors), "steps": options.steps, "cores": os.cpu_count()}
+            write_and_print(Path(options.output), results | {"load": os.getloadavg()[2]})
+            for error in errors[:5]:
+                print(f"console: {error}")
+            browser.close()
+
+
+def measure(options, browser, errors, results):
+    """All of it, into `results`."""
+    with ExitStack() as stack:
         address, process = stack.enter_context(served(options.checkpoint))
         page, results["page_ready_s"] = opened(browser, address, errors)
         turns = [(page, [], [])]
         if options.against:
             other, _ = stack.enter_context(served(options.checkpoint, str(options.against.resolve())))
             turns.append((opened(browser, other, [])[0], [], []))
-        parts = np.array_split(range(1, options.steps + 1), ROUNDS if options.against else 1)
-        for numbers in parts:
+        for numbers in np.array_split(range(1, options.steps + 1), ROUNDS if options.against else 1):
             for each, seen, own in turns:
                 for values, found in zip((seen, own), steps(each, [int(number) for number in numbers]), strict=True):
                     values += found
@@ -242,23 +259,13 @@ def main():
         for each, before, _ in others:
             each.close()
             results["step_median_ratio"] = results["step_median_s"] / statistics.median(before[1:] or before)
+            results["step_p90_ratio"] = results["step_p90_s"] / p90(before[1:] or before)
         if options.golden:
             results |= golden(browser, address, errors, options.golden)
         by_keys, _ = opened(browser, address, errors)
         results["push_by_keys_s"] = push_by_keys(by_keys)
         by_keys.close()
-        done, memory = session(page, process, options.random_seconds, options.seed)
-        results |= {f"random_{name}": count for name, count in done.items()}
-    results |= {
-        "console_errors": len(errors),
-        **{f"memory_mb_quarter_{number}": value for number, value in enumerate(memory, 1)},
-        "steps": options.steps,
-        "cores": os.cpu_count(),
-        "load_before": os.getloadavg()[2],
-    }
-    write_and_print(Path(options.output), results)
-    for error in errors[:5]:
-        print(f"console: {error}")
+        session(page, process, options.random_seconds, options.seed, results)
 
 
 if __name__ == "__main__":

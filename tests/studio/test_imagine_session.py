@@ -32,16 +32,16 @@ class Told:
     def begin(self, start):
         if start.seed == 13:
             raise ValueError("scene 13 can't be set")
-        return Begun(
-            PICTURE, np.eye(3), np.array([0.0, 0.0, 1.0]), np.ones(42, bool), "a scene", "me", 7, 2, PICTURE[0]
-        )
+        return Begun(PICTURE, np.array([0.0, 0.0, 1.0]), np.ones(42, bool), "a scene", "me", 7, 2, PICTURE[0])
 
     def frame(self, start, path, heat=False):
         if path and getattr(path[-1], "offset", (0, 0, 0))[2] > 0.5:
             raise ValueError("too high")
         still = np.zeros((12, 2)), np.ones(12, bool), None, None, PICTURE[..., 0] / 1.0 if heat else None
         end = PICTURE[..., 0] / 1.0, PICTURE if path and isinstance(path[-1], Recorded) else None
-        return ImaginedFrame(PICTURE + len(path), True, np.zeros((42, 3)), np.eye(4), *still, *end, np.zeros(23), 0.01)
+        return ImaginedFrame(
+            PICTURE + len(path), np.eye(3), True, np.zeros((42, 3)), np.eye(4), *still, *end, np.zeros(23), 0.01
+        )
 
     def picture(self, seed, joints):
         return PICTURE + 100 + len(joints)

@@ -44,15 +44,16 @@ Path = tuple[Step, ...]
 class ImaginedFrame:
     """The frame that a path leads to.
 
-    picture: (H, W, 3) uint8, as the model imagines it; decoded: False where its encoder has no way back, and the start
-    picture stands in. keypoints: (42, 3) metres, world, as told. told_px: (12, 2) the tracked ones in the picture, and
-    in_view: (12,). seen_px: (12, 2) where the model sees them, with confidence (12,); None without a keypoint head.
-    heat: (h, w) 0 to 1, where it sees the hand; None unless asked for. change: (h, w), 0 to 1, how much its latents
-    changed since the start. true: (H, W, 3), the recorded picture, where the path follows the recording. joints: (J,).
-    seconds: of computing.
+    picture: (H, W, 3) uint8, as the model imagines it, with intrinsics (3, 3); decoded: False where its encoder has no
+    way back, and the start picture stands in. keypoints: (42, 3) metres, world, as told. told_px: (12, 2) the tracked
+    ones in the picture, and in_view: (12,). seen_px: (12, 2) where the model sees them, with confidence (12,); None
+    without a keypoint head. heat: (h, w) 0 to 1, where it sees the hand; None unless asked for. change: (h, w), 0 to 1,
+    how much its latents changed since the start. true: (H, W, 3), the recorded picture, where the path follows the
+    recording. joints: (J,). seconds: of computing.
     """
 
     picture: np.ndarray
+    intrinsics: np.ndarray
     decoded: bool
     keypoints: np.ndarray
     world_from_camera: np.ndarray
@@ -72,7 +73,6 @@ class Begun:
     """What is known of a start. image: as it is; drawn_by: who draws imagined pictures. objects: (n, 3) metres."""
 
     image: np.ndarray
-    intrinsics: np.ndarray
     up: np.ndarray
     keypoints_valid: np.ndarray
     source: str
@@ -107,7 +107,6 @@ class Imaginer:
         episode, frame = opened.episode, opened.frame
         return Begun(
             image=episode.frames.read([frame])[0],
-            intrinsics=episode.intrinsics,
             up=opened.up,
             keypoints_valid=episode.keypoints_valid[frame],
             source=episode.source,
@@ -136,6 +135,7 @@ class Imaginer:
         recorded = isinstance(last, Recorded)
         return ImaginedFrame(
             picture=dimmed if decode is None else decode(node.latents[None])[0].numpy(),
+            intrinsics=opened.episode.intrinsics,
             decoded=decode is not None,
             keypoints=node.pose.keypoints,
             world_from_camera=node.world_from_camera,

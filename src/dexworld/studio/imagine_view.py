@@ -114,7 +114,7 @@ class ImagineView:
 
     def _draw(self, frame: ImaginedFrame, picture: np.ndarray, begun: Begun) -> None:
         size = (frame.picture.shape[0], frame.picture.shape[1])
-        camera = Camera(begun.intrinsics, size, frame.world_from_camera)
+        camera = Camera(frame.intrinsics, size, frame.world_from_camera)
         self.drawing.screen(picture, camera, self.page.through)
         self._draw_hand(frame)
         self.drawing.seen_through(self.page.through)
@@ -224,6 +224,8 @@ class ImagineView:
         whole = self.session.whole()
         if whole is None:
             raise ValueError("there is no path yet, or it is still to come: move the hand first")
+        if len(self.writer.models) > 1 and not whole.others:
+            raise ValueError("the second model is still at it; try again in a moment")
         return whole
 
     def _link(self) -> None:

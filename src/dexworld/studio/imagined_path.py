@@ -38,19 +38,18 @@ class ImaginedPath:
         sized = [[np.asarray(Image.fromarray(each).resize((width, height))) for each in row] for row in rows if row]
         return np.stack([np.concatenate(pictures, axis=1) for pictures in zip(*sized, strict=True)])
 
-    def track(self, pictures: list[np.ndarray], made_by: str) -> Track:
-        """The hands as they were told, with pictures (H, W, 3) of what came of it."""
-        frames, joints = self.frames, [each.joints for each in self.frames]
+    def track(self, frames: list[ImaginedFrame], pictures: list[np.ndarray], made_by: str) -> Track:
+        """The hands as they were told, with pictures (H, W, 3) of what came of it, seen as those of `frames`."""
+        joints = [each.joints for each in frames]
         columns = {
             "keypoints_world": np.array([each.keypoints for each in frames], np.float32),
             "keypoints_valid": np.tile(self.begun.keypoints_valid, (len(frames), 1)),
             "joint_targets": None if any(each is None for each in joints) else np.array(joints, np.float32),
         }
-        cameras, images = np.stack([each.world_from_camera for each in frames]), np.stack(pictures)
-        scale = np.diag([images.shape[2] / self.begun.image.shape[1], images.shape[1] / self.begun.image.shape[0], 1.0])
+        cameras, images = np.stack([each.world_from_camera for each in frames]), ArrayFrames(np.stack(pictures))
         fps = STEPS_PER_SECOND if self.start.folder else float(KitchenEnv.metadata["render_fps"])
         source, seed = f"{self.begun.source}, {made_by}", self.start.seed if self.start.simulated else None
-        return Track(cameras, scale @ self.begun.intrinsics, columns, fps, ArrayFrames(images), source, seed=seed)
+        return Track(cameras, frames[0].intrinsics, columns, fps, images, source, seed=seed)
 
 
 class PathWriter:
@@ -74,11 +73,12 @@ class PathWriter:
         for model, label, frames in zip(self.models, self.labels, (path.frames, path.others), strict=False):
             if frames:
                 pictures = [each.picture for each in frames]
-                tracks[f"imagined-{label.replace(' ', '-')}"] = model, path.track(pictures, f"imagined by {model}")
+                name = f"imagined-{label.replace(' ', '-')}"
+                tracks[name] = model, path.track(frames, pictures, f"imagined by {model}")
         if path.joints:
             tracks["true"] = "", truly(path.joints)
         elif path.true:
-            tracks["true"] = "", path.track(path.true, "as recorded")
+            tracks["true"] = "", path.track(path.frames, path.true, "as recorded")
         with self._lock:
             return [self._append(self.folder / name, *each) for name, each in tracks.items()]
 
