@@ -11,7 +11,7 @@ from dexworld.report.media import encode_mp4
 from dexworld.studio.frame_overlays import OVERLAYS, SCALE, UNKNOWN, enlarged, painted, shown
 from dexworld.studio.hand_control import HandControl
 from dexworld.studio.hand_drawing import Camera, HandScene
-from dexworld.studio.imagination import Begun, ImaginedFrame
+from dexworld.studio.imagination import ImaginedFrame
 from dexworld.studio.imagine_session import MOTIONS, ImagineSession
 from dexworld.studio.imagined_path import ImaginedPath, PathWriter
 from dexworld.studio.start_controls import StartControls
@@ -94,7 +94,7 @@ class ImagineView:
                 self._note(frame)
                 picture = self._picture if state == self._drawn else painted(frame, self._overlay)
                 if state != self._drawn:
-                    self._draw(frame, picture, session.begun)
+                    self._draw(frame, picture)
                 if (state, beside) != self._shown:
                     self._pictures.content = shown(*self._small(picture))
                 self._picture, self._drawn, self._shown = picture, state, (state, beside)
@@ -112,12 +112,11 @@ class ImagineView:
             found.append(("What really happens", grey if true is None else enlarged(true, SCALE)))
         return found
 
-    def _draw(self, frame: ImaginedFrame, picture: np.ndarray, begun: Begun) -> None:
+    def _draw(self, frame: ImaginedFrame, picture: np.ndarray) -> None:
         size = (frame.picture.shape[0], frame.picture.shape[1])
         camera = Camera(frame.intrinsics, size, frame.world_from_camera)
-        self.drawing.screen(picture, camera, self.page.through)
         self._draw_hand(frame)
-        self.drawing.seen_through(self.page.through)
+        self.drawing.screen(picture, camera, self.page.through)
         rows = LEFT if self.session.start.hand == "left" else RIGHT
         self.page.look(camera, frame.keypoints[rows][WRIST])
 

@@ -53,10 +53,8 @@ class PlanView:
         )
         deeds.on_click(lambda event: getattr(self.session, event.target.value)())
         self._course = gui.add_html("")
-        look, keep = (
-            gui.add_button_group("Look", ("through camera, or outside",)),
-            gui.add_button_group("Keep", ("link",)),
-        )
+        look = gui.add_button_group("Look", ("through camera, or outside",))
+        keep = gui.add_button_group("Keep", ("link",))
         look.on_click(lambda _: self._turn())
         keep.on_click(lambda _: self.page.guarded(self._link))
         self._kept = gui.add_html("", visible=False)
@@ -230,8 +228,9 @@ def first_object(scene: PlanScene) -> Pixel:
     ahead = seen[seen[:, 2] > 1e-6] @ scene.intrinsics.T
     pixels = ahead[:, :2] / ahead[:, 2:]
     pixels = pixels[((pixels >= 0) & (pixels < (width, height))).all(axis=1)]
-    u, v = min([*pixels, *([] if len(pixels) else [middle])], key=lambda each: float(np.linalg.norm(each - middle)))
-    return float(u), float(v)
+    if len(pixels):
+        middle = pixels[np.linalg.norm(pixels - middle, axis=1).argmin()]
+    return float(middle[0]), float(middle[1])
 
 
 def clicked_pixel(scene: PlanScene, origin: np.ndarray, direction: np.ndarray) -> Pixel | None:
