@@ -10,6 +10,7 @@ from dexworld.writing import write_text
 
 ASSETS = files("dexworld") / "assets" / "page"
 VOID = {"meta", "img", "source", "br", "input"}  # elements without content
+MOST_COLUMNS = 8  # of a table within the text column
 FOOTER = "Made by dexworld. This page holds everything it shows and loads nothing from elsewhere."
 
 
@@ -62,14 +63,17 @@ def details(summary: str, *children: str | Markup | None) -> Markup:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str | Markup]], numeric_from: int = 1) -> Markup:
-    """A table that scrolls sideways on a narrow screen; columns from `numeric_from` are aligned right."""
+    """A table that scrolls sideways on a narrow screen; columns from `numeric_from` are aligned right.
+
+    One of more than `MOST_COLUMNS` may be wider than the text around it.
+    """
 
     def row(kind: str, cells: Sequence[str | Markup], **attributes: object) -> Markup:
         sides = ["numeric" if index >= numeric_from else None for index in range(len(header))]
         return tag("tr", *(tag(kind, cell, class_=side, **attributes) for cell, side in zip(cells, sides, strict=True)))
 
     head, body = tag("thead", row("th", header, scope="col")), tag("tbody", *(row("td", cells) for cells in rows))
-    return box("scroll", tag("table", head, body))
+    return box("scroll wide" if len(header) > MOST_COLUMNS else "scroll", tag("table", head, body))
 
 
 def facts(pairs: Iterable[tuple[str, str | Markup]]) -> Markup:
