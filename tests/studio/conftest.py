@@ -4,11 +4,17 @@ import pytest
 from dexworld.models.reference import REFERENCE
 from dexworld.studio.film_painter import FilmPainter
 from dexworld.studio.imagination import Imaginer, TrueScene
+from dexworld.studio.planner import Planner
 
 
 @pytest.fixture(scope="session")
 def imaginer():
     return Imaginer(REFERENCE)
+
+
+@pytest.fixture(scope="session")
+def planner():
+    return Planner(REFERENCE)
 
 
 @pytest.fixture(scope="session")

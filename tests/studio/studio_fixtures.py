@@ -32,8 +32,9 @@ class HereDesk:
         pass
 
 
-def desks_here(model, scene, wait=False):
-    return Desks(HereDesk(model, wait), HereDesk(scene), *(HereDesk(None) for _ in range(3)))
+def desks_here(model, scene, wait=False, other=None):
+    others = (HereDesk(None) for _ in range(3))
+    return Desks(HereDesk(model, wait), HereDesk(scene), *others, other and HereDesk(other))
 
 
 class LineDesk:

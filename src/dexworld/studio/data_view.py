@@ -171,7 +171,7 @@ class DataView:
         frame = self.session.choice.frame
         camera = Camera(episode.intrinsics, episode.size, episode.cameras[frame])
         with self.page.client.atomic():
-            self.drawing.screen(picture, camera)
+            self.drawing.screen(picture, camera, self.page.through)
             self.drawing.hands(episode.keypoints[frame], episode.valid[frame])
             self._once("ways", episode, lambda: self._ways(episode))
             self.drawing.camera(camera)

@@ -241,7 +241,7 @@ class PaintView:
         camera = Camera(opened.intrinsics, (film.shape[1], film.shape[2]), opened.cameras[frame])
         places = np.array([point.place for point in session.path.points]).reshape(-1, 3)
         with self.page.client.atomic():
-            self.drawing.screen(enlarged(film[frame], SCALE), camera)
+            self.drawing.screen(enlarged(film[frame], SCALE), camera, self.page.through)
             self._once(
                 "counter", opened, lambda: self.drawing.objects(np.zeros((0, 3)), not session.painting.still.folder)
             )

@@ -13,6 +13,8 @@ PANEL_PX = 400
 HOTKEYS = {
     **{"left": "J", "right": "L", "forward": "I", "back": "K", "up": "U", "down": "O"},
     **{"close": "G", "open": "H", "undo": "Z", "outlook": "V", "dark": "N", "play": "P", "next": "X"},
+    **{"cursor left": "J", "cursor right": "L", "cursor up": "I", "cursor down": "K", "pick": "C"},
+    **{"plan": "F", "stop": "B", "view": "M"},
 }
 WHAT = {
     **{name: f"Move the hand {name}" for name in ("left", "right", "forward", "back", "up", "down")},
@@ -23,6 +25,9 @@ WHAT = {
         "play": "Plan and move to the end",
     },
     "next": "Plan and move once",
+    **{f"cursor {way}": f"Move the cursor {way}" for way in ("left", "right", "up", "down")},
+    **{"pick": "Choose what is under the cursor", "plan": "Search for the next move", "stop": "Give the search up"},
+    "view": "Go to the next view",
 }
 OUTSIDE = np.array([-0.5, 0.45, 0.6])  # metres from the hand to look from: right, back and up, as the camera sees it
 OUTSIDE_FOV = 0.9  # radians
