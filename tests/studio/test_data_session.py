@@ -206,6 +206,6 @@ def test_pictures_are_made_no_wider_than_they_are_shown():
 
 def test_a_link_restores_the_episode_the_frame_and_the_filters():
     choice = DataChoice("a folder/ü", 7, 3, "cup", "broken", "left")
-    assert unpacked(packed(Place("Data", Start(), (), choice))) == Place("Data", Start(), (), choice)
+    assert unpacked(packed(Place("Data", Start(), (), data=choice))) == Place("Data", Start(), (), data=choice)
     with pytest.raises(ValueError, match="which is 'odd'"):
-        unpacked(packed(Place("Data", Start(), (), DataChoice(which="odd"))))
+        unpacked(packed(Place("Data", Start(), (), data=DataChoice(which="odd"))))

@@ -164,7 +164,7 @@ def test_a_film_shows_each_step_beside_the_truth(session):
 def test_a_link_restores_start_and_path():
     path = (Recorded(5), HandControl((0.12345, -0.5, 0.25), (0.5, 0.5, 0.5, 0.5), (0.1, 0.2, 0.3, 0.4, -1.0)))
     start = Start(seed=7, folder="a folder/ü", episode=3, frame=9, hand="left")
-    view, found, steps = unpacked(packed(Place("Imagine", start, path)))
+    view, found, steps, *_ = unpacked(packed(Place("Imagine", start, path)))
     assert (view, found, steps[0]) == ("Imagine", start, path[0])
     np.testing.assert_allclose(steps[1].offset, path[1].offset, atol=1e-4)
     assert steps[1].closing == path[1].closing

@@ -111,7 +111,7 @@ def test_two_visitors_wide_and_narrow_play_without_disturbing_each_other(opened,
 
 def test_data_and_painted_hands_wide_and_on_a_phone_that_a_link_opens(opened, studio, tmp_path):
     write_small_dataset(tmp_path / "small")
-    shared = packed(Place("Data", Start(), (), DataChoice(str(tmp_path / "small"), find="push")))
+    shared = packed(Place("Data", Start(), (), data=DataChoice(str(tmp_path / "small"), find="push")))
     wide = opened(1280, 800, f"{studio.url}/?websocket={studio.url.replace('http', 'ws')}/{shared}&{COARSE}")
     wide.get_by_text("Episode 0, e0: open the drawer. Frame 0 of 12").wait_for()
     wide.get_by_text("2 of 4 episodes match").wait_for()

@@ -198,9 +198,13 @@ class Visitor:
         self.show("Imagine")
 
     def _link(self) -> str:
-        data = self.data.choice if self.data.choice.folder else None
-        painting = self.painting.shared() if self.painting.opened is not None else None
-        letters = packed(Place(self.view.name, self.session.start, self.session.here, data, painting))
+        start, path = self.session.start, self.session.here
+        if start.pixels and self.view.name != ImagineView.name:  # it stays here, and another view is shared
+            start, path = self.studio.first, ()
+        place = Place(self.view.name, start, path, data=self.data.choice if self.data.choice.folder else None)
+        if self.view.name == PaintView.name:
+            place = place._replace(painting=self.painting.shared())
+        letters = packed(place)
         address = f"{self.studio.url}/?websocket={self.studio.url.replace('http', 'ws')}/{letters}"
         text = "This link opens the page as it is now. Copy it with a long press or a right click."
         return f'<p style="padding:0 1em"><a href="{html.escape(address, quote=True)}" target="_blank">{text}</a></p>'
