@@ -120,6 +120,7 @@ def contrast(page, name):
 
 def test_two_visitors_wide_and_narrow_play_without_disturbing_each_other(opened, studio):
     wide = opened(1280, 800)
+    wide.get_by_text(re.compile("Now: the kitchen")).wait_for()  # viser's console tells of updates to what goes at once
     push_by_keys(wide)
     wide.get_by_alt_text("Expected of the last move").wait_for()
     wide.keyboard.press("m")
