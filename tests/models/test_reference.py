@@ -1,5 +1,7 @@
 """The models that are shipped with the package: a world model, a keypoint evaluator and a pixel decoder."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,12 @@ def reference():
 @pytest.fixture(scope="module")
 def evaluator(reference):
     return open_evaluator(EVALUATOR, reference.encoder)
+
+
+def test_loading_it_leaves_torchs_compiler_alone_which_takes_a_second_to_import():
+    load = "import sys\nfrom dexworld.models.world_model import load_world_model\nload_world_model('reference')\n"
+    script = load + "assert 'torch._dynamo' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 
 from dexworld.models.reference import REFERENCE
+from dexworld.studio.film_painter import FilmPainter
 from dexworld.studio.imagination import Imaginer, TrueScene
+from dexworld.studio.planner import Planner
 
 
 @pytest.fixture(scope="session")
@@ -11,8 +13,18 @@ def imaginer():
 
 
 @pytest.fixture(scope="session")
+def planner():
+    return Planner(REFERENCE)
+
+
+@pytest.fixture(scope="session")
 def true_scene():
     return TrueScene()
+
+
+@pytest.fixture(scope="session")
+def painter():
+    return FilmPainter()
 
 
 @pytest.fixture(scope="session")

@@ -25,15 +25,16 @@ class HereDesk:
         (method, arguments), future = self.asked.pop(0)
         try:
             future.set_result(getattr(self.made, method)(*arguments))
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             future.set_exception(error)
 
     def close(self):
         pass
 
 
-def desks_here(model, scene, wait=False):
-    return Desks(HereDesk(model, wait), HereDesk(scene), HereDesk(None))
+def desks_here(model, scene, wait=False, other=None):
+    others = (HereDesk(None) for _ in range(3))
+    return Desks(HereDesk(model, wait), HereDesk(scene), *others, other and HereDesk(other))
 
 
 class LineDesk:

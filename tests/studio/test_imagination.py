@@ -61,6 +61,9 @@ def test_what_really_happens_is_what_the_environment_does(imaginer, true_scene):
         observation, *_ = environment.step(each)
     environment.close()
     np.testing.assert_array_equal(seen, observation["image"])
+    track = true_scene.track(900_000, tuple(each.tobytes() for each in joints))
+    assert np.abs(track.frames.read([2])[0].astype(int) - seen).max() <= 2  # rounding, as the state is set again
+    np.testing.assert_allclose(track.columns["keypoints_world"][2], observation["keypoints_world"], atol=1e-5)
 
 
 def test_a_path_may_follow_a_recording_and_leave_it(imaginer, recording):

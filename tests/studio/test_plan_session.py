@@ -1,5 +1,7 @@
 """A search that is watched, and a session that plans and moves."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,8 +14,9 @@ from dexworld.planning.objectives import KeypointPixels
 from dexworld.robots.franka_allegro import FrankaAllegro
 from dexworld.robots.observation import Observation
 from dexworld.sim.kitchen.allegro_body import REST_POSE
+from dexworld.studio.frame_overlays import crossed
 from dexworld.studio.plan_session import PlanSession
-from dexworld.studio.plan_view import clicked_pixel, course, stands
+from dexworld.studio.plan_view import clicked_pixel, course, first_object, stands
 from dexworld.studio.planner import GoalChoice, PlanScene
 from dexworld.studio.search_watch import SearchNews, WatchedSearch
 
@@ -87,7 +90,9 @@ def scene(steps):
     hand = np.zeros((42, 3)), np.ones(42, bool), (), REST_POSE, FrankaAllegro().limits.numpy()
     over = steps == 2
     success = over or None
-    return PlanScene(IMAGE, IMAGE, None, PINHOLE, CAMERA, *hand, 900_000, steps, 0.1, 0.05, over, success=success)
+    moves, objects = tuple((0.1 * number,) * 23 for number in range(steps)), np.array([[0.5, 0.0, 0.92]])
+    rest = objects, 900_000, moves, 0.1, 0.05, over
+    return PlanScene(IMAGE, IMAGE, None, PINHOLE, CAMERA, *hand, *rest, success=success)
 
 
 @pytest.fixture
@@ -164,8 +169,37 @@ def test_a_click_is_a_pixel_of_the_picture_from_wherever_one_looks():
     assert clicked_pixel(scene(0), place, np.array([1.0, 5.0, 0.0])) is None
 
 
+def test_what_restores_a_scene_has_its_moves_until_another_goal_is_set(session):
+    session.step()
+    assert session.kept == replace(session.choice, moves=((0.0,) * 23,))
+    session.point((10.0, 10.0), (20.0, 20.0))
+    assert session.kept.moves == ()
+
+
+def test_a_scene_is_set_with_a_goal_picture_of_ones_own_after_the_moves_of_a_link(planner):
+    red, moves = np.full((30, 40, 3), (200, 30, 30), np.uint8), (tuple(REST_POSE), tuple(REST_POSE))
+    first = planner.set(1, GoalChoice())
+    found = planner.set(1, GoalChoice(pixels=red.tobytes(), size=(30, 40), moves=moves))
+    assert (found.seed, found.steps, found.distance, found.success) == (first.seed, 2, None, None)
+    assert (found.goal == (200, 30, 30)).all()
+    assert found.goal.shape == first.goal.shape
+    np.testing.assert_allclose(found.joints, REST_POSE, atol=0.05)
+    planner.leave(1)
+    with pytest.raises(ValueError, match="not 60"):
+        GoalChoice(moves=moves * 30)
+
+
+def test_a_cursor_begins_at_an_object_that_is_seen():
+    assert first_object(scene(0)) == pytest.approx((196, 112 - 200 * 0.32 / 1.5))
+    unseen = replace(scene(0), objects=np.array([[-3.0, 0.0, 0.9]]))
+    assert first_object(unseen) == (196, 112)
+    drawn = crossed(IMAGE, (0.0, 223.0))
+    assert (drawn[223, 10, 0], drawn[100, 100, 0]) == (255, 0)
+
+
 def test_how_a_scene_stands_is_said():
     assert "10 cm to go, 5 needed" in stands(scene(0), False)
     assert stands(scene(2), False).startswith("**Solved** after 2 moves")
+    assert stands(replace(scene(0), distance=None), False) == "Scene 900000, 0 moves. Press *plan* or *go*."
     assert course([(1.0, 0.1)]) == ""
     assert "cost 0.500" in course([(1.0, 0.1), (0.5, 0.05)])

@@ -35,7 +35,8 @@ class Studio:
         """Serve the page."""
         check_look(self.config.look)
         choose_backend("auto")  # what can't be drawn or read is told before the page is there
-        checkpoint_kind(located(checkpoint_path(self.checkpoint)))
+        for checkpoint in filter(None, (self.checkpoint, self.config.compare)):
+            checkpoint_kind(located(checkpoint_path(checkpoint)))
         if self.dataset is not None:
             open_any(self.dataset)
         with StudioServer(self.config, self.checkpoint, str(self.dataset or "")) as studio:

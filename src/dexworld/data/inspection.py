@@ -111,12 +111,12 @@ def inspect(
     """
     if not len(source) and not source.quarantined:
         raise ValueError(f"{source.folder} holds no episode of kind {source.kind!r}")
-    chosen = _chosen(len(source), config)
+    chosen = chosen_episodes(len(source), config)
     result = Inspection(source, len(chosen), config)
     result.broken += [_broken(name, "opening", reason).row for name, reason in source.quarantined]
     decoded = {"none": (), "sample": evenly_spread(chosen, DECODED), "all": chosen}[config.decode]
     shown = frozenset(evenly_spread(decoded, SNAPSHOTS))
-    job = partial(_report, source=source, config=config, decoded=frozenset(decoded), shown=shown)
+    job = partial(episode_report, source=source, config=config, decoded=frozenset(decoded), shown=shown)
     seen: set[int] = set()
     with Workers(job, worker_count(len(chosen), config.workers)) as pool:
         for done, outcome in enumerate(pool.outcomes(chosen), 1):
@@ -136,17 +136,25 @@ def inspect(
     return result
 
 
-def _chosen(episodes: int, config: InspectConfig) -> list[int]:
+def chosen_episodes(episodes: int, config: InspectConfig) -> list[int]:
+    """Which of so many episodes are read, in their order."""
     wanted = min(episodes, ALL_UP_TO) if config.episodes is None else config.episodes
     if not wanted or wanted >= episodes:
         return list(range(episodes))
     return sorted(np.random.default_rng(config.seed).choice(episodes, size=wanted, replace=False).tolist())
 
 
-def _report(
-    index: int, source: Source, config: InspectConfig, decoded: frozenset[int], shown: frozenset[int]
+def episode_report(
+    index: int,
+    source: Source,
+    config: InspectConfig = InspectConfig(),
+    decoded: frozenset[int] = frozenset(),
+    shown: frozenset[int] = frozenset(),
 ) -> EpisodeReport:
-    """Measure one episode; whatever goes wrong becomes part of the report."""
+    """Measure one episode; whatever goes wrong becomes part of the report.
+
+    decoded: the episodes of which frames are decoded, too; shown: those whose report has a snapshot.
+    """
     name, stage = source.ids[index], "labels"
     try:
         episode = source[index]

@@ -200,7 +200,8 @@ def read_checkpoint(
 ) -> tuple[Config, dict[str, Tensor], dict[str, Any]]:
     """Config, weights and provenance of a checkpoint folder.
 
-    build: makes the model of a config; it is called on the meta device, where tensors take no memory. Raises
+    build: makes the model of a config; it is called on the meta device, where tensors take no memory. It should compute
+    in place: there, operators that make a tensor import torch's compiler, for a second. Raises
     CheckpointError when the folder is damaged, of another format version, or describes no model that fits its weights.
     """
     description, file = _description(folder), folder / CONFIG_FILE

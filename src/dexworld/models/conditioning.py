@@ -44,7 +44,7 @@ class ActionEmbedding(nn.Module):
         super().__init__()
         scale = torch.full((action_dim,), action_scale[0])
         scale[-6:-3], scale[-3:] = action_scale[1:]
-        self.register_buffer("inverse_scale", 1.0 / scale, persistent=False)
+        self.register_buffer("inverse_scale", torch.ones(action_dim).div_(scale), persistent=False)
         self.level_dim = TIME_DIM if config.diffusion is not None else 0
         self.dim = (config.dim if config.embed_actions else action_dim) + self.level_dim
         self.network: nn.Module = nn.Identity()
@@ -82,10 +82,10 @@ class PixelAlignment(nn.Module):
         self.depth_reference = config.depth_reference
         self.channels = len(config.tracked) * len(config.sigmas) * CHANNELS_PER_SIGMA
         patch = torch.tensor([image_size[1] / columns, image_size[0] / rows])
-        self.register_buffer("patches_per_pixel", 1.0 / patch, persistent=False)
+        self.register_buffer("patches_per_pixel", torch.ones(2).div_(patch), persistent=False)
         self.register_buffer("sigmas", torch.tensor(config.sigmas)[:, None, None], persistent=False)
-        self.register_buffer("column_centres", torch.arange(columns) + 0.5, persistent=False)
-        self.register_buffer("row_centres", torch.arange(rows) + 0.5, persistent=False)
+        self.register_buffer("column_centres", torch.tensor([*range(columns)]).float().add_(0.5), persistent=False)
+        self.register_buffer("row_centres", torch.tensor([*range(rows)]).float().add_(0.5), persistent=False)
         self.now = nn.Linear(self.channels, config.dim)
         self.next = nn.Linear(self.channels, config.dim, bias=False)
 

@@ -170,7 +170,7 @@ class _Parallel(nn.Module):
 
     def __init__(self, heads: int, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(heads, inputs, outputs) / inputs**0.5)
+        self.weight = nn.Parameter(torch.randn(heads, inputs, outputs).div_(inputs**0.5))
         self.bias = nn.Parameter(torch.zeros(heads, 1, outputs))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -107,7 +107,7 @@ class Predictor(nn.Module):
         self.diffusion = None if config.diffusion is None else Diffusion(config.diffusion)
         self.pixel_alignment = PixelAlignment(config, grid, image_size) if config.pixel_aligned else None
         self.project_in = nn.Identity() if same else nn.Linear(latent_dim, dim)
-        self.positions = nn.Parameter(0.02 * torch.randn(config.num_context + 1, self.tokens, dim))
+        self.positions = nn.Parameter(torch.randn(config.num_context + 1, self.tokens, dim).mul_(0.02))
         sizes = (dim, config.heads, config.mlp_ratio, condition_dim)
         self.blocks = nn.ModuleList(Block(*sizes) for _ in range(config.depth))
         self.final_modulation = zeroed_linear(condition_dim, 2 * dim)

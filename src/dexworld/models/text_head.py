@@ -45,7 +45,7 @@ class TextHead(nn.Module):
         self.config, self.image_size = config, image_size
         self.sentence_encoder: SentenceEncoder | None = None
         self.words = nn.Linear(config.words, dim)
-        self.positions = nn.Parameter(0.02 * torch.randn(ROLES + MOST_WORDS, dim))
+        self.positions = nn.Parameter(torch.randn(ROLES + MOST_WORDS, dim).mul_(0.02))
         self.blocks = nn.ModuleList(HeadBlock(dim, config.heads, 2) for _ in range(config.depth))
         self.norm = nn.LayerNorm(dim)
         sizes = (channels + 2, *[config.channels] * config.layers)

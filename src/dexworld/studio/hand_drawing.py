@@ -11,9 +11,10 @@ from dexworld.sim.poses import quaternion
 
 SCREEN_M = 2.6  # metres in front of the camera that pictures hang at
 BOARD_M, BOARD_PLACE = 0.9, (0.0, -0.25, 1.5)  # metres: its width, and its middle as the camera sees it
-BONE_M, WAY_M = 0.007, 0.004  # thickness
+BONE_M, WAY_M, MARK_M = 0.007, 0.004, 0.01  # thickness
 MARGIN = 1.03  # around the picture
 WAY_COLOUR = (70, 178, 255)
+CHOSEN_COLOUR = (255, 196, 0)
 COUNTER_COLOUR = (120, 124, 140)
 _PAIRS = np.array([(side + a, side + b) for side in (0, KEYPOINTS_PER_HAND) for a, b in BONES])
 _COLOURS = np.array([FINGER_COLOURS[(b % KEYPOINTS_PER_HAND - 1) // 4] for _, b in _PAIRS], np.uint8)
@@ -66,45 +67,71 @@ class HandScene:
     def __init__(self, scene: Any, root: str) -> None:
         self.scene, self.root = scene, root
         self._nodes: dict[str, Any] = {}
+        self._hung: tuple[np.ndarray, Camera] | None = None
+        self._marked: tuple[np.ndarray, bool] | None = None
 
-    def screen(self, picture: np.ndarray, camera: Camera) -> None:
-        """Hang a picture (H, W, 3) where the camera sees it, and on a board above for who looks from elsewhere."""
-        place, width, height = camera.screen()
-        rotation = camera.pose[:3, :3]
-        above = camera.pose[:3, 3] + rotation @ np.array(BOARD_PLACE)
-        tall = BOARD_M * height / width
-        for name, where, size in (("screen", place, (width, height)), ("board", above, (BOARD_M, tall))):
-            node = self._nodes.get(name)
-            if node is None or (node.render_width, node.render_height) != size:
-                self._nodes[name] = node = self.scene.add_image(
-                    f"{self.root}/{name}", picture, *size, jpeg_quality=88, cast_shadow=False, receive_shadow=False
-                )
-            node.image, node.position, node.wxyz = picture, where, wxyz(rotation)
+    def screen(self, picture: np.ndarray, camera: Camera, through: bool) -> None:
+        """Hang a picture (H, W, 3) where the camera sees it, or on a board above for who looks from elsewhere."""
+        self._hung = picture, camera
+        self.seen_through(through)
 
     def seen_through(self, through: bool) -> None:
         """Show what belongs to looking through the camera, or else what belongs to looking from outside."""
+        if self._hung is not None:
+            self._hang(*self._hung, "screen" if through else "board")
         for name, node in self._nodes.items():
             if name == "screen":
                 node.visible = through
-            elif name.startswith(("board", "counter", "object")):
+            elif name.startswith(("board", "counter", "object", "camera")):
                 node.visible = not through
+
+    def _hang(self, picture: np.ndarray, camera: Camera, name: str) -> None:
+        place, width, height = camera.screen()
+        rotation = camera.pose[:3, :3]
+        if name == "board":
+            place = camera.pose[:3, 3] + rotation @ np.array(BOARD_PLACE)
+            width, height = BOARD_M, BOARD_M * height / width
+        node = self._nodes.get(name)
+        if node is None or (node.render_width, node.render_height) != (width, height):
+            self._nodes[name] = node = self.scene.add_image(
+                f"{self.root}/{name}", picture, width, height, jpeg_quality=88, cast_shadow=False, receive_shadow=False
+            )
+        elif node.image is not picture:
+            node.image = picture
+        node.position, node.wxyz = place, wxyz(rotation)
 
     def hands(self, keypoints: np.ndarray, valid: np.ndarray) -> None:
         """Draw hands of keypoints (42, 3)."""
         lines, colours = bones(keypoints, valid)
         self._lines("hand", lines, colours, BONE_M)
-        points = keypoints[valid].astype(np.float32)
-        self._nodes["joints"] = self.scene.add_point_cloud(
-            f"{self.root}/joints", points, WRIST_COLOUR, point_size=BONE_M, point_shape="circle"
-        )
+        self._points("joints", keypoints[valid], np.array(WRIST_COLOUR), BONE_M)
 
-    def way(self, places: np.ndarray) -> None:
-        """Draw the way (T, 3) that the wrist went."""
+    def way(self, places: np.ndarray, name: str = "way", colour: tuple[int, int, int] = WAY_COLOUR) -> None:
+        """Draw the way (T, 3) that something went, such as the wrist; gaps are at NaN."""
         lines = np.stack([places[:-1], places[1:]], axis=1) if len(places) > 1 else np.zeros((0, 2, 3))
-        self._lines("way", lines, np.broadcast_to(np.array(WAY_COLOUR, np.uint8), lines.shape), WAY_M)
+        lines = lines[np.isfinite(lines).all(axis=(1, 2))]
+        self._lines(name, lines, np.array(colour), WAY_M)
+
+    def camera(self, camera: Camera) -> None:
+        """Draw where the pictures were taken from."""
+        height, width = camera.size
+        self._nodes["camera"] = self.scene.add_camera_frustum(
+            f"{self.root}/camera",
+            camera.fov(width / height),
+            width / height,
+            scale=0.06,
+            thickness=WAY_M,
+            color=WAY_COLOUR,
+            position=camera.pose[:3, 3],
+            wxyz=wxyz(camera.pose[:3, :3]),
+            cast_shadow=False,
+        )
 
     def objects(self, places: np.ndarray, counter: bool) -> None:
         """Mark objects (n, 3), and the kitchen's counter where there is one."""
+        if self._marked is not None and self._marked[1] == counter and np.array_equal(self._marked[0], places):
+            return
+        self._marked = places, counter
         for name in [each for each in self._nodes if each.startswith(("object", "counter"))]:
             self._nodes.pop(name).remove()
         if counter:
@@ -117,12 +144,22 @@ class HandScene:
                 f"{self.root}/object{number}", 0.03, WAY_COLOUR, position=place, opacity=0.35
             )
 
-    def gizmo(self, place: np.ndarray) -> tuple[Any, bool]:
-        """The arrows that move the wrist, at a place (3,), and whether they were made just now."""
+    def marks(self, places: np.ndarray, chosen: int) -> None:
+        """Mark places (n, 3), and one of them as chosen."""
+        colours = np.where(np.arange(len(places))[:, None] == chosen, CHOSEN_COLOUR, WAY_COLOUR)
+        self._points("marks", places, colours, MARK_M)
+
+    def gizmo(self, place: np.ndarray, size: float = 0.2, turns: bool = True) -> tuple[Any, bool]:
+        """The arrows that move the wrist, at a place (3,), and whether they were made just now. turns: rings, too."""
         made = "gizmo" not in self._nodes
         if made:
             self._nodes["gizmo"] = self.scene.add_transform_controls(
-                f"{self.root}/gizmo", 0.2, line_width=4.0, depth_test=False, position=place
+                f"{self.root}/gizmo",
+                size,
+                line_width=4.0,
+                depth_test=False,
+                position=place,
+                disable_rotations=not turns,
             )
         return self._nodes["gizmo"], made
 
@@ -131,12 +168,38 @@ class HandScene:
         for node in self._nodes.values():
             node.remove()
         self._nodes.clear()
+        self._hung = self._marked = None
 
-    def _lines(self, name: str, lines: np.ndarray, colours: np.ndarray, thickness: float) -> None:
-        if not len(lines):
+    def _points(self, name: str, places: np.ndarray, colours: np.ndarray, size: float) -> None:
+        if not len(places):  # the browser refuses a cloud without points
             if name in self._nodes:
                 self._nodes.pop(name).remove()
             return
-        self._nodes[name] = self.scene.add_line_segments(
-            f"{self.root}/{name}", lines.astype(np.float32), colours.astype(np.uint8), thickness=thickness
-        )
+        points, shades = places.astype(np.float32), colours.astype(np.uint8)
+        if name in self._nodes and shades.ndim == 1:
+            self._nodes[name].points = points
+        else:
+            self._nodes[name] = self.scene.add_point_cloud(
+                f"{self.root}/{name}", points, shades, point_size=size, point_shape="circle"
+            )
+
+    def _lines(self, name: str, lines: np.ndarray, colours: np.ndarray, thickness: float) -> None:
+        draw_lines(self.scene, self._nodes, self.root, name, lines, colours, thickness)
+
+
+def draw_lines(
+    scene: Any, nodes: dict[str, Any], root: str, name: str, lines: np.ndarray, colours: np.ndarray, thickness: float
+) -> None:
+    """Draw lines (n, 2, 3) in colours (n, 2, 3), or (3,) for all, as a node of `nodes`; none where there are no lines.
+
+    A node that is there is changed: the browser takes longer to make one.
+    """
+    if not len(lines):
+        if name in nodes:
+            nodes.pop(name).remove()
+        return
+    points, shades = lines.astype(np.float32), colours.astype(np.uint8)
+    if name in nodes:
+        nodes[name].points, nodes[name].colors = points, shades
+    else:
+        nodes[name] = scene.add_line_segments(f"{root}/{name}", points, shades, thickness=thickness)

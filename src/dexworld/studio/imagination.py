@@ -20,6 +20,7 @@ from dexworld.models.latent_readers import AUTO, Drawing, drawing_of
 from dexworld.models.world_model import load_world_model
 from dexworld.report.imagine import DIMMED
 from dexworld.robots.robot_meshes import PLAIN, RobotLook
+from dexworld.sim.kitchen.explore import COLUMNS, recorded
 from dexworld.sim.kitchen.kitchen_env import KitchenEnv
 from dexworld.studio.hand_control import BodyPose, FreeHand, HandBody, HandControl
 from dexworld.studio.start_frame import Start, StartFrame, open_start, settled
@@ -44,15 +45,16 @@ Path = tuple[Step, ...]
 class ImaginedFrame:
     """The frame that a path leads to.
 
-    picture: (H, W, 3) uint8, as the model imagines it; decoded: False where its encoder has no way back, and the start
-    picture stands in. keypoints: (42, 3) metres, world, as told. told_px: (12, 2) the tracked ones in the picture, and
-    in_view: (12,). seen_px: (12, 2) where the model sees them, with confidence (12,); None without a keypoint head.
-    heat: (h, w) 0 to 1, where it sees the hand; None unless asked for. change: (h, w), 0 to 1, how much its latents
-    changed since the start. true: (H, W, 3), the recorded picture, where the path follows the recording. joints: (J,).
-    seconds: of computing.
+    picture: (H, W, 3) uint8, as the model imagines it, with intrinsics (3, 3); decoded: False where its encoder has no
+    way back, and the start picture stands in. keypoints: (42, 3) metres, world, as told. told_px: (12, 2) the tracked
+    ones in the picture, and in_view: (12,). seen_px: (12, 2) where the model sees them, with confidence (12,); None
+    without a keypoint head. heat: (h, w) 0 to 1, where it sees the hand; None unless asked for. change: (h, w), 0 to 1,
+    how much its latents changed since the start. true: (H, W, 3), the recorded picture, where the path follows the
+    recording. joints: (J,). seconds: of computing.
     """
 
     picture: np.ndarray
+    intrinsics: np.ndarray
     decoded: bool
     keypoints: np.ndarray
     world_from_camera: np.ndarray
@@ -72,7 +74,6 @@ class Begun:
     """What is known of a start. image: as it is; drawn_by: who draws imagined pictures. objects: (n, 3) metres."""
 
     image: np.ndarray
-    intrinsics: np.ndarray
     up: np.ndarray
     keypoints_valid: np.ndarray
     source: str
@@ -108,7 +109,6 @@ class Imaginer:
         episode, frame = opened.episode, opened.frame
         return Begun(
             image=episode.frames.read([frame])[0],
-            intrinsics=episode.intrinsics,
             up=opened.up,
             keypoints_valid=episode.keypoints_valid[frame],
             source=episode.source,
@@ -137,6 +137,7 @@ class Imaginer:
         recorded = isinstance(last, Recorded)
         return ImaginedFrame(
             picture=dimmed if decode is None else decode(node.latents[None])[0].numpy(),
+            intrinsics=opened.episode.intrinsics,
             decoded=decode is not None,
             keypoints=node.pose.keypoints,
             world_from_camera=node.world_from_camera,
@@ -227,6 +228,19 @@ class TrueScene:
 
     def picture(self, seed: int, joints: tuple[bytes, ...]) -> np.ndarray:
         """The picture after one step to each of the joint targets (J,), float64 as bytes."""
+        return self._led(seed, joints).render()
+
+    def track(self, seed: int, joints: tuple[bytes, ...]) -> Track:
+        """All that happened on the way there, with true hands and objects."""
+        rows = []
+        for length in range(len(joints) + 1):
+            simulation = self._led(seed, joints[:length]).simulation
+            assert simulation is not None
+            rows.append(simulation.observation() | simulation.object_row())
+        fps = float(KitchenEnv.metadata["render_fps"])
+        return recorded(rows, f"the kitchen, scene {seed}, moved by hand", "", seed, fps, COLUMNS)
+
+    def _led(self, seed: int, joints: tuple[bytes, ...]) -> KitchenEnv:
         environment, states = self._scene(seed)
         done = len(joints)
         while done and b"".join(joints[:done]) not in states:
@@ -235,7 +249,7 @@ class TrueScene:
         for number in range(done, len(joints)):
             environment.move(environment.robot.clamp(torch.from_numpy(_numbers(joints[number]))).numpy())
             states[b"".join(joints[: number + 1])] = environment.get_state()
-        return environment.render()
+        return environment
 
     def close(self) -> None:
         """Close the scenes, in the thread that drew them."""

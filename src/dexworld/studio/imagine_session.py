@@ -16,33 +16,46 @@ from dexworld.hands import LEFT, RIGHT, WRIST
 from dexworld.studio.desk import Desk
 from dexworld.studio.hand_control import HandControl
 from dexworld.studio.imagination import Begun, ImaginedFrame, Path, Recorded, Step
+from dexworld.studio.imagined_path import ImaginedPath
+from dexworld.studio.path_follower import KEPT_FRAMES, PathFollower
 from dexworld.studio.start_frame import Start
+from dexworld.track import Track
 
 LONGEST_PATH = 60  # steps
-KEPT_FRAMES = 96  # of a visitor, pictures included
 MOST_BRANCHES = 8
 MOST_EARLY = 8
+SLOWEST_S = 60.0  # that the simulator may take for a whole path
 CLOSES = 0.35  # share that a button closes or opens the fingers by
 MOTIONS = ("left", "right", "forward", "back", "up", "down", "close", "open")
 
 
 class Desks(NamedTuple):
-    """The worker processes: with the model, with the simulator of true frames, and for searches."""
+    """The worker processes: with the model, with the simulator of true frames, for searches, for datasets, for films,
+    and with a second model."""
 
     model: Desk
     scene: Desk
     search: Desk
+    data: Desk
+    film: Desk
+    other: Desk | None = None
 
 
 class ImagineSession:
-    """See the module. Every method may be called from any thread, and returns at once."""
+    """See the module. Every method may be called from any thread, and returns at once.
+
+    followers: the simulator, and the second model where there is one. Both follow the path.
+    """
 
     def __init__(self, desks: Desks, changed: Callable[[], None]) -> None:
         self._desks, self._changed, self._lock = desks, changed, threading.RLock()
         self._frames: OrderedDict[Path, ImaginedFrame] = OrderedDict()
-        self._true: OrderedDict[Path, np.ndarray] = OrderedDict()
         self._asked: Future[Any] | None = None
-        self._asked_true: Future[Any] | None = None
+        self._true = PathFollower(desks.scene, "the simulator", lambda: self.path, self._ask_truly, changed)
+        self.followers = [self._true]
+        if desks.other is not None:
+            second = PathFollower(desks.other, "the second model", lambda: self.path, self._ask_other, changed)
+            self.followers.append(second)
         self.start, self.problem = Start(), ""
         self.begun: Begun | None = None
         self.path: Path = ()
@@ -60,9 +73,10 @@ class ImagineSession:
         with self._lock:
             if self.start != start or self.begun is None:
                 self._frames.clear()
-                self._true.clear()
-                self.begun = None
-            self.start, self.problem = start, ""
+                self.start, self.begun = start, None
+                for follower in self.followers:
+                    follower.forget()
+            self.problem = ""
             self.path, self.shown, self._goal, self._coming = path[:LONGEST_PATH], 0, None, []
         self._go_on()
         self._changed()
@@ -82,18 +96,31 @@ class ImagineSession:
         """What really happened up to the frame that is shown; None where nobody knows, or not yet."""
         return self._truth(self.here)
 
+    @property
+    def other(self) -> ImaginedFrame | None:
+        """What the second model imagines for the frame that is shown; None without one, or not yet."""
+        return self._other(self.here)
+
     def _truth(self, path: Path) -> np.ndarray | None:
         frame = self._frames.get(path)
         if self.begun is None or frame is None:
             return None
         if not path:
             return self.begun.image
-        return self._true.get(path) if frame.true is None else frame.true
+        return self._true.answers.get(path) if frame.true is None else frame.true
+
+    def _other(self, path: Path) -> ImaginedFrame | None:
+        return self.followers[1].answers.get(path) if len(self.followers) > 1 else None
 
     @property
     def busy(self) -> bool:
         """Whether something is being computed."""
         return self._asked is not None
+
+    @property
+    def trouble(self) -> str:
+        """What went wrong last, in words; empty where nothing did."""
+        return self.problem or next((each.problem for each in self.followers if each.problem), "")
 
     @property
     def control(self) -> HandControl:
@@ -186,26 +213,37 @@ class ImagineSession:
     def with_heat(self, heat: bool) -> None:
         """Whether frames are to come with the keypoint head's heatmap."""
         with self._lock:
+            if heat and not self.heat:  # the second model's frames come anew, with theirs
+                for follower in self.followers[1:]:
+                    follower.forget()
             self.heat = heat
         self._go_on()
 
-    def film(self) -> np.ndarray | None:
-        """The frames (T, H, W, 3) of the whole path, with the true ones at their right where all are known."""
+    def whole(self) -> ImaginedPath | None:
+        """All frames of the path; None before they are there, or for a path of no step."""
         with self._lock:
             prefixes = [self.path[:length] for length in range(len(self.path) + 1)]
             frames = [self._frames[prefix] for prefix in prefixes if prefix in self._frames]
-            known = [self._truth(prefix) for prefix in prefixes]
-        true = [each for each in known if each is not None]
-        if len(frames) < len(prefixes):
+            true = [seen for prefix in prefixes if (seen := self._truth(prefix)) is not None]
+            others = [other for prefix in prefixes if (other := self._other(prefix)) is not None]
+        if self.begun is None or not 1 < len(prefixes) == len(frames):
             return None
-        pictures = [frame.picture for frame in frames]
-        if len(true) == len(pictures):
-            pictures = [np.concatenate(pair, axis=1) for pair in zip(pictures, true, strict=True)]
-        return np.stack(pictures)
+        true, others = (true if len(true) == len(frames) else []), (others if len(others) == len(frames) else [])
+        return ImaginedPath(self.start, self.begun, frames, true, others, self._joints(self.path))
+
+    def true_track(self, joints: tuple[bytes, ...]) -> Track:
+        """What the simulator saw along joint targets; waits for it. Raises ValueError where it takes too long."""
+        try:
+            track: Track = self._desks.scene.ask(("track", (self.start.seed, joints))).result(SLOWEST_S)
+        except TimeoutError as error:
+            raise ValueError(f"the simulator didn't answer within {SLOWEST_S:.0f} s; try again") from error
+        return track
 
     def close(self) -> None:
         """Ask for nothing any more."""
         self.closed = True
+        for follower in self.followers:
+            follower.closed = True
 
     def _leave(self) -> None:
         """Keep the path among the branches, if it is one."""
@@ -218,12 +256,16 @@ class ImagineSession:
         with self._lock:
             if self._asked is not None or self.closed:
                 return
-            request = self._wanted()
+            before, request = self.shown, self._wanted()
+            stepped = self.shown != before  # onto a frame that is known
             if request is not None:
                 self._asked = self._desks.model.ask(request)
                 start, path = self.start, request[1][1] if request[0] == "frame" else ()
                 self._asked.add_done_callback(lambda future: self._arrived(future, start, path))
-        self._go_on_truly()
+        for follower in self.followers:
+            follower.go_on()
+        if stepped:
+            self._changed()
 
     def _wanted(self) -> tuple[str, tuple[Any, ...]] | None:
         """The next request to the model's desk, None where nothing is to be done."""
@@ -294,36 +336,19 @@ class ImagineSession:
         finally:  # what can't be drawn stops nobody
             self._go_on()
 
-    def _go_on_truly(self) -> None:
-        """Ask the simulator what really happens, one step after the other."""
-        with self._lock:
-            if self._asked_true is not None or not self.start.simulated or self.begun is None or self.closed:
-                return
-            joints: list[bytes] = []
-            for length in range(1, len(self.path) + 1):
-                frame = self._frames.get(self.path[:length])
-                if frame is None or frame.joints is None:
-                    return
-                joints.append(frame.joints.astype(np.float64).tobytes())
-                if self.path[:length] not in self._true:
-                    break
-            else:
-                return
-            start, path = self.start, self.path[: len(joints)]
-            self._asked_true = self._desks.scene.ask(("picture", (start.seed, tuple(joints))))
-            self._asked_true.add_done_callback(lambda future: self._arrived_truly(future, start, path))
+    def _joints(self, path: Path) -> tuple[bytes, ...]:
+        """Joint targets of each step, for the simulator; empty where there is none, or a frame is still to come."""
+        frames = [self._frames.get(path[:length]) for length in range(1, len(path) + 1)]
+        joints = [None if frame is None or frame.joints is None else frame.joints for frame in frames]
+        if not self.start.simulated or any(each is None for each in joints):
+            return ()
+        return tuple(each.astype(np.float64).tobytes() for each in joints if each is not None)
 
-    def _arrived_truly(self, future: "Future[Any]", start: Start, path: Path) -> None:
-        with self._lock:
-            self._asked_true = None
-            if future.cancelled() or self.closed:
-                return
-            if (error := future.exception()) is not None:
-                self.problem = f"the simulator: {error}"
-                return
-            if start == self.start:
-                self._true[path] = future.result()
-                while len(self._true) > KEPT_FRAMES:
-                    self._true.popitem(last=False)
-        self._changed()
-        self._go_on_truly()
+    def _ask_truly(self, path: Path) -> tuple[str, tuple[Any, ...]] | None:
+        joints = self._joints(path)
+        if self.begun is None or not self.start.simulated or len(joints) < len(path):
+            return None
+        return "picture", (self.start.seed, joints)
+
+    def _ask_other(self, path: Path) -> tuple[str, tuple[Any, ...]] | None:
+        return None if self.begun is None else ("frame", (self.start, path, self.heat))

@@ -1,5 +1,6 @@
 """The view *Imagine*: move a hand in a picture, and see what the model expects."""
 
+import html
 import threading
 from typing import Any
 
@@ -12,6 +13,7 @@ from dexworld.studio.hand_control import HandControl
 from dexworld.studio.hand_drawing import Camera, HandScene
 from dexworld.studio.imagination import ImaginedFrame
 from dexworld.studio.imagine_session import MOTIONS, ImagineSession
+from dexworld.studio.imagined_path import ImaginedPath, PathWriter
 from dexworld.studio.start_controls import StartControls
 from dexworld.studio.visitor_page import Page
 
@@ -23,15 +25,19 @@ NO_BRANCH = "none yet"
 
 
 class ImagineView:
-    """See the module. page: the visitor's. session: what they did, which outlasts the view."""
+    """See the module. page: the visitor's. session: what they did, which outlasts the view. writer: of episodes."""
 
     name = "Imagine"
 
-    def __init__(self, page: Page, session: ImagineSession, starts: StartControls, link: Any) -> None:
-        self.page, self.session, self.starts, self._link_of = page, session, starts, link
+    def __init__(
+        self, page: Page, session: ImagineSession, starts: StartControls, link: Any, writer: PathWriter
+    ) -> None:
+        self.page, self.session, self.starts, self._link_of, self.writer = page, session, starts, link, writer
         self.drawing = HandScene(page.client.scene, "/imagine")
         self._lock = threading.RLock()
         self._drawn: Any = None
+        self._shown: Any = None
+        self._picture = np.zeros((0, 0, 3), np.uint8)
         self._dragging = self._built = False
         self._overlay = OVERLAYS[1]
         self._recorded: list[HandControl] = []
@@ -39,7 +45,7 @@ class ImagineView:
     def build(self) -> None:
         """Make the controls, in the folder that the page is in."""
         gui = self.page.client.gui
-        self._pictures = gui.add_html(shown(("", np.full((224, 392, 3), UNKNOWN, np.uint8))))
+        self._pictures = gui.add_html(shown(("", np.full((448, 784, 3), UNKNOWN, np.uint8))))
         self._says = gui.add_markdown(HELP)
         moves = gui.add_button_group("Hand", ("left", "right", "up", "down"))
         more = gui.add_button_group(" ", ("forward", "back", "close", "open"))
@@ -47,9 +53,11 @@ class ImagineView:
             group.on_click(lambda event: self._move(event.target.value))
         self._step = gui.add_slider("Step", 0, 1, 1, 0, hint="Go back in time; a new motion from there is a branch")
         self._step.on_update(lambda event: self._seek(event.client, int(event.target.value)))
-        deeds = gui.add_button_group("Path", ("undo", "again", "film", "link"))
-        deeds.on_click(lambda event: self.page.guarded(getattr(self, f"_{event.target.value}")))
-        self._kept_link = gui.add_html("", visible=False)
+        deeds = gui.add_button_group("Path", ("undo", "again"))
+        keeps = gui.add_button_group("Keep", ("film", "episode", "link"))
+        for group in (deeds, keeps):
+            group.on_click(lambda event: self.page.guarded(getattr(self, f"_{event.target.value}")))
+        self._kept = gui.add_html("", visible=False)
         outlook = gui.add_button_group("Look", ("through camera, or outside", "dark, or light"))
         outlook.on_click(lambda event: self._turn() if "camera" in event.target.value else self.page.turn_dark())
         overlay = gui.add_dropdown("Drawn on top", OVERLAYS, initial_value=self._overlay)
@@ -59,7 +67,7 @@ class ImagineView:
         keys = {motion: lambda motion=motion: self._move(motion) for motion in MOTIONS}
         self._keys = [self.page.key(name, act) for name, act in {**keys, "undo": self.session.undo}.items()]
         self._keys.append(self.page.key("outlook", self._turn))
-        self._drawn, self._built = None, True
+        self._drawn, self._shown, self._built = None, None, True
         self.redraw()
 
     def leave(self) -> None:
@@ -75,26 +83,42 @@ class ImagineView:
         with self._lock:
             if not self._built:
                 return
-            session, frame, true = self.session, self.session.frame, self.session.true
-            self._note(frame)
-            heat = frame is not None and frame.heat is not None
-            state = (session.start, session.here, true is None, self._overlay, heat)
-            if frame is None or session.begun is None or state == self._drawn:
+            session, frame = self.session, self.session.frame
+            if frame is None or session.begun is None:
+                self._note(frame)
                 return
-            self._drawn = state
-            size = (frame.picture.shape[0], frame.picture.shape[1])
-            camera = Camera(session.begun.intrinsics, size, frame.world_from_camera)
-            picture, happened = painted(frame, self._overlay), None if true is None else enlarged(true, SCALE)
+            state = session.start, session.here, self._overlay, frame.heat is not None
+            true, other = session.true, session.other
+            beside = true is None, other is None, other is not None and other.heat is None
             with self.page.client.atomic():
-                self.drawing.screen(picture, camera)
-                self._draw_hand(frame)
-                imagined = [("Imagined", picture)] if self.page.narrow else []
-                known = happened is not None or session.start.simulated
-                beside = [*imagined, *([("What really happens", happened)] if known else [])]
-                self._pictures.content = shown(*beside) if any(each is not None for _, each in beside) else ""
-                self.drawing.seen_through(self.page.through)
-            rows = LEFT if session.start.hand == "left" else RIGHT
-            self.page.look(camera, frame.keypoints[rows][WRIST])
+                self._note(frame)
+                picture = self._picture if state == self._drawn else painted(frame, self._overlay)
+                if state != self._drawn:
+                    self._draw(frame, picture)
+                if (state, beside) != self._shown:
+                    self._pictures.content = shown(*self._small(picture))
+                self._picture, self._drawn, self._shown = picture, state, (state, beside)
+
+    def _small(self, picture: np.ndarray) -> list[tuple[str, np.ndarray]]:
+        """The pictures beside the large one, which is `picture`; grey until they are there, so that nothing jumps."""
+        session, found, other = self.session, [], self.session.other
+        grey = np.full_like(picture, UNKNOWN)
+        if len(names := self.writer.labels) > 1:
+            found = [(names[0], picture), (names[1], grey if other is None else painted(other, self._overlay))]
+        elif self.page.narrow:
+            found = [("Imagined", picture)]
+        if session.true is not None or session.start.simulated:
+            true = session.true
+            found.append(("What really happens", grey if true is None else enlarged(true, SCALE)))
+        return found
+
+    def _draw(self, frame: ImaginedFrame, picture: np.ndarray) -> None:
+        size = (frame.picture.shape[0], frame.picture.shape[1])
+        camera = Camera(frame.intrinsics, size, frame.world_from_camera)
+        self._draw_hand(frame)
+        self.drawing.screen(picture, camera, self.page.through)
+        rows = LEFT if self.session.start.hand == "left" else RIGHT
+        self.page.look(camera, frame.keypoints[rows][WRIST])
 
     def _more(self, gui: Any) -> None:
         with gui.add_folder("Fingers, branches, size of a step", expand_by_default=False):
@@ -130,8 +154,8 @@ class ImagineView:
         names = tuple(f"{number}: {len(path)} steps" for number, (_, path) in enumerate(session.branches, 1))
         if (names or (NO_BRANCH,)) != tuple(self._branches.options):
             self._branches.options = names or (NO_BRANCH,)
-        if session.problem:
-            self._says.content = f"**{session.problem}**"
+        if session.trouble:
+            self._says.content = f"**{session.trouble}**"
         elif session.begun is None or frame is None:
             self._says.content = "Setting the scene ..."
         elif not session.shown:
@@ -187,10 +211,21 @@ class ImagineView:
         self.session.open(self.session.start)
 
     def _film(self) -> None:
-        frames = self.session.film()
-        if frames is None or len(frames) < 2:
-            raise ValueError("there is nothing to film yet: move the hand first")
-        self.page.client.send_file_download("imagined.mp4", encode_mp4(frames, FILM_FPS), save_immediately=True)
+        film = encode_mp4(self._whole().film(), FILM_FPS)
+        self.page.client.send_file_download("imagined.mp4", film, save_immediately=True)
+
+    def _episode(self) -> None:
+        folders = self.writer.write(self._whole(), self.session.true_track)
+        commands = "".join(f"<br><code>dexworld inspect {html.escape(str(folder))}</code>" for folder in folders)
+        self._kept.content, self._kept.visible = f'<p style="padding:0 1em">Saved. Look at it:{commands}</p>', True
+
+    def _whole(self) -> ImaginedPath:
+        whole = self.session.whole()
+        if whole is None:
+            raise ValueError("there is no path yet, or it is still to come: move the hand first")
+        if len(self.writer.models) > 1 and not whole.others:
+            raise ValueError("the second model is still at it; try again in a moment")
+        return whole
 
     def _link(self) -> None:
-        self._kept_link.content, self._kept_link.visible = self._link_of(), True
+        self._kept.content, self._kept.visible = self._link_of(), True

@@ -39,6 +39,12 @@ class PlanSession:
         return self._asked is not None or bool(self._wants)
 
     @property
+    def kept(self) -> GoalChoice:
+        """What restores the scene as it stands: the choice, with the moves made so far."""
+        here = self.scene if self.scene is not None and not self._setting else self.choice
+        return replace(self.choice, moves=here.moves)
+
+    @property
     def planned(self) -> bool:
         """Whether the next move is found."""
         return self.news is not None and self.news.done
@@ -53,7 +59,7 @@ class PlanSession:
 
     def point(self, start: Pixel, end: Pixel) -> None:
         """Ask for what is at one pixel of the start picture to be at another."""
-        self.open(replace(self.choice, points=(start, end), sentence=""))
+        self.open(GoalChoice(self.choice.task, self.choice.seed, points=(start, end)))
 
     def plan(self) -> None:
         """Search for the next move."""

@@ -2,7 +2,6 @@
 
 import random
 import threading
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,21 +10,24 @@ from dexworld.hands import RIGHT, WRIST
 from dexworld.report.overlay import points_overlay
 from dexworld.sim.kitchen.kitchen_scene import COUNTER_TOP
 from dexworld.sim.kitchen.kitchen_tasks import TASKS
-from dexworld.studio.frame_overlays import SCALE, enlarged, shown
+from dexworld.studio.frame_overlays import SCALE, crossed, enlarged, shown
 from dexworld.studio.hand_drawing import Camera, HandScene
 from dexworld.studio.plan_session import PlanSession
-from dexworld.studio.planner import Pixel, PlanScene
+from dexworld.studio.planner import GoalChoice, Pixel, PlanScene
 from dexworld.studio.robot_drawing import RobotScene
-from dexworld.studio.start_controls import SCENES
+from dexworld.studio.start_controls import SCENES, read_picture
 from dexworld.studio.visitor_page import Page
 
 WORDS = {
-    "push": "Click a thing in the large picture, then where it should be. Or keep the goal picture. Then *plan*.",
+    "push": "Click a thing in the large picture, then where it should be. Or keep the goal picture. Then *plan*. "
+    "By keys: J, L, I and K move a cursor, C chooses, F plans, X moves.",
     "reach": "The hand should be where the goal picture has it.",
     "grasp": "The hand should hold the thing that it holds in the goal picture.",
     "place": "The thing in the hand should be where the goal picture has it.",
 }
 NEAR_LIMIT = 0.03  # share of a joint's range
+CURSOR_PX = 8  # of the scene's picture that a key moves the cursor by
+WAYS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 
 
 class PlanView:
@@ -33,13 +35,14 @@ class PlanView:
 
     name = "Plan"
 
-    def __init__(self, page: Page, session: PlanSession) -> None:
-        self.page, self.session = page, session
+    def __init__(self, page: Page, session: PlanSession, link: Any) -> None:
+        self.page, self.session, self._link_of = page, session, link
         self.picture, self.robot = HandScene(page.client.scene, "/plan"), RobotScene(page.client.scene, "/plan")
         self._lock = threading.RLock()
         self._built = False
         self._drawn: tuple[Any, ...] = ()
         self._picked: Pixel | None = None
+        self._cursor: Pixel | None = None
 
     def build(self) -> None:
         """Make the controls, in the folder that the page is in."""
@@ -51,25 +54,36 @@ class PlanView:
         deeds.on_click(lambda event: getattr(self.session, event.target.value)())
         self._course = gui.add_html("")
         look = gui.add_button_group("Look", ("through camera, or outside",))
+        keep = gui.add_button_group("Keep", ("link",))
         look.on_click(lambda _: self._turn())
+        keep.on_click(lambda _: self.page.guarded(self._link))
+        self._kept = gui.add_html("", visible=False)
         with gui.add_folder("Goal"):
             self._task = gui.add_dropdown("Task", TASKS, initial_value=choice.task)
             self._sentence = gui.add_text("In words", choice.sentence, hint="push the red ball to the left of the bowl")
             said, back = gui.add_button("Plan what the words say"), gui.add_button("Back to the goal picture")
+            upload = gui.add_upload_button("A goal picture of my own", icon="photo-up", mime_type="image/*")
             other = gui.add_button("Another scene", icon="dice")
         with gui.add_folder("Joints and their limits", expand_by_default=False):
             self._joints = gui.add_html("")
         self._task.on_update(lambda event: self._take(event.client, event.target.value))
-        said.on_click(lambda _: self._open(task="push", sentence=self._sentence.value, points=None))
-        back.on_click(lambda _: self._open(sentence="", points=None))
-        other.on_click(lambda _: self._open(seed=random.choice(SCENES), sentence="", points=None))
+        said.on_click(lambda _: self._open(task="push", sentence=self._sentence.value))
+        back.on_click(lambda _: self._open())
+        upload.on_upload(lambda event: self.page.guarded(lambda: self._goal(event.target.value.content)))
+        other.on_click(lambda _: self._open(seed=random.choice(SCENES)))
         self.page.client.scene.on_click()(self._clicked)
-        acts = {"play": self.session.go, "next": self.session.step, "outlook": self._turn}
-        self._keys = [self.page.key(name, act) for name, act in acts.items()]
-        self._built, self._drawn, self._picked = True, (), None
+        self._listen()
+        self._built, self._drawn, self._picked, self._cursor = True, (), None, None
         if self.session.scene is None and not self.session.busy:
             self.session.open(choice)
         self.redraw()
+
+    def _listen(self) -> None:
+        session = self.session
+        acts: dict[str, Any] = {"play": session.go, "next": session.step, "plan": session.plan, "stop": session.stop}
+        acts |= {"outlook": self._turn, "pick": self._pick}
+        acts |= {f"cursor {way}": lambda way=way: self._move_cursor(way) for way in WAYS}
+        self._keys = [self.page.key(name, act) for name, act in acts.items()]
 
     def leave(self) -> None:
         """Take what is the view's own out of the scene, and search no more."""
@@ -90,14 +104,14 @@ class PlanView:
                 return
             session, scene = self.session, self.session.scene
             self._note(scene)
-            if scene is None or (scene, session.news, self._picked) == self._drawn:
+            state = scene, session.news, self._picked, self._cursor
+            if scene is None or state == self._drawn:
                 return
-            self._drawn = (scene, session.news, self._picked)
+            self._drawn = state
             camera = Camera(scene.intrinsics, (scene.image.shape[0], scene.image.shape[1]), scene.world_from_camera)
             with self.page.client.atomic():
-                self.picture.screen(self._large(scene), camera)
+                self.picture.screen(self._large(scene), camera, self.page.through)
                 self.picture.hands(scene.keypoints, scene.valid)
-                self.picture.seen_through(self.page.through)
                 self.robot.parts(scene, not self.page.through)
                 self.robot.candidates(session.news, scene.valid)
                 self._pictures.content = shown(*self._small(scene))
@@ -106,13 +120,25 @@ class PlanView:
 
     def _take(self, client: Any, task: str) -> None:
         if client is not None:  # a visitor's doing, and not ours
-            self._open(task=task, sentence="", points=None)
+            self._open(task=task)
 
-    def _open(self, **changes: Any) -> None:
-        self._picked = None
-        self.session.open(replace(self.session.choice, **changes))
+    def _open(self, **choice: Any) -> None:
+        """The same scene from its start, except for what `choice` says; without a goal in it, the scene's own."""
+        self._picked, now = None, self.session.choice
+        self.session.open(GoalChoice(**{"task": now.task, "seed": now.seed, **choice}))
+
+    def _goal(self, content: bytes) -> None:
+        picture = read_picture(content)
+        self._open(pixels=picture.tobytes(), size=(picture.shape[0], picture.shape[1]))
+
+    def _link(self) -> None:
+        self._kept.content, self._kept.visible = self._link_of(), True
 
     def _large(self, scene: PlanScene) -> np.ndarray:
+        picture = self._marked(scene)
+        return picture if self._cursor is None else crossed(picture, (SCALE * self._cursor[0], SCALE * self._cursor[1]))
+
+    def _marked(self, scene: PlanScene) -> np.ndarray:
         if self._picked is not None:
             pair = np.array([self._picked])
             return points_overlay(scene.image, np.stack([pair, pair]), pair, np.ones(1), SCALE)
@@ -121,8 +147,8 @@ class PlanView:
             return points_overlay(scene.image, np.stack([start, end]), end, np.ones(1), SCALE)
         return enlarged(scene.image, SCALE)
 
-    def _small(self, scene: PlanScene) -> list[tuple[str, np.ndarray | None]]:
-        pictures: list[tuple[str, np.ndarray | None]] = []
+    def _small(self, scene: PlanScene) -> list[tuple[str, np.ndarray]]:
+        pictures: list[tuple[str, np.ndarray]] = []
         if self.page.narrow:
             pictures.append(("Now", self._large(scene)))
         if scene.goal is not None:
@@ -138,7 +164,7 @@ class PlanView:
         elif scene is None:
             said = "Setting the scene ..."
         elif self._picked is not None:
-            said = "And where should it be? Click the place."
+            said = "And where should it be? Click the place, or move the cursor there and choose it by C."
         elif session.searching and session.news is not None:
             news = session.news
             said = f"Searching: population {news.populations} of {news.expected}, best cost {news.costs[0]:.3f}, "
@@ -157,19 +183,54 @@ class PlanView:
 
     def _clicked(self, event: Any) -> None:
         scene = self.session.scene
-        if scene is None or self.session.busy:
+        if scene is not None:
+            self._cursor = None
+            self._choose(clicked_pixel(scene, np.array(event.ray_origin), np.array(event.ray_direction)))
+
+    def _move_cursor(self, way: str) -> None:
+        scene = self.session.scene
+        if scene is None:
             return
-        pixel = clicked_pixel(scene, np.array(event.ray_origin), np.array(event.ray_direction))
-        if pixel is None:
+        if self._cursor is None:
+            self._cursor = first_object(scene)
+        else:
+            height, width = scene.image.shape[:2]
+            (u, v), (right, down) = self._cursor, WAYS[way]
+            u, v = u + CURSOR_PX * right, v + CURSOR_PX * down
+            self._cursor = float(np.clip(u, 0, width - 1)), float(np.clip(v, 0, height - 1))
+        self.redraw()
+
+    def _pick(self) -> None:
+        if self._cursor is None:
+            self._move_cursor("up")
+        else:
+            self._choose(self._cursor)
+
+    def _choose(self, pixel: Pixel | None) -> None:
+        """Take a pixel of the picture as the thing, and the next as its place."""
+        if pixel is None or self.session.busy:
             return
         if self.session.choice.task != "push":
-            self.page.tell("Clicks are goals of pushing; choose the task push.", "Not here")
+            self.page.tell("Places are goals of pushing; choose the task push.", "Not here")
         elif self._picked is None:
             self._picked = pixel
             self.redraw()
         else:
-            start, self._picked = self._picked, None
+            start, self._picked, self._cursor = self._picked, None, None
             self.session.point(start, pixel)
+
+
+def first_object(scene: PlanScene) -> Pixel:
+    """Where the object nearest to the picture's middle is seen; the middle where none is."""
+    height, width = scene.image.shape[:2]
+    middle = np.array([width / 2, height / 2])
+    seen = (scene.objects - scene.world_from_camera[:3, 3]) @ scene.world_from_camera[:3, :3]
+    ahead = seen[seen[:, 2] > 1e-6] @ scene.intrinsics.T
+    pixels = ahead[:, :2] / ahead[:, 2:]
+    pixels = pixels[((pixels >= 0) & (pixels < (width, height))).all(axis=1)]
+    if len(pixels):
+        middle = pixels[np.linalg.norm(pixels - middle, axis=1).argmin()]
+    return float(middle[0]), float(middle[1])
 
 
 def clicked_pixel(scene: PlanScene, origin: np.ndarray, direction: np.ndarray) -> Pixel | None:
@@ -193,12 +254,12 @@ def clicked_pixel(scene: PlanScene, origin: np.ndarray, direction: np.ndarray) -
 def stands(scene: PlanScene, planned: bool) -> str:
     """How a scene stands, in words."""
     moves = f"{scene.steps} move{'s' * (scene.steps != 1)}"
-    if scene.success is not None:
+    if scene.success is not None and scene.distance is not None:
         return f"**{'Solved' if scene.success else 'Not solved'}** after {moves}: {100 * scene.distance:.0f} cm left."
     if scene.over:
         return f"The moves are used up, after {moves}."
     found = " A move is found: *step* carries it out." if planned else ""
-    if scene.points is not None:
+    if scene.distance is None:
         return f"Scene {scene.seed}, {moves}.{found or ' Press *plan* or *go*.'}"
     return f"Scene {scene.seed}, {moves}: {100 * scene.distance:.0f} cm to go, {100 * scene.needed:.0f} needed.{found}"
 

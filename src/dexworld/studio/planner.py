@@ -1,12 +1,14 @@
 """What runs in a worker process behind the view *Plan*: scenes with a goal, searches, and what the simulator does."""
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import mujoco
 import numpy as np
+import torch
 
+from dexworld.data.resize import Fit
 from dexworld.evaluation.policy_setup import policy_setup
 from dexworld.models.latent_readers import AUTO, drawing_of
 from dexworld.models.world_model import load_world_model
@@ -17,7 +19,7 @@ from dexworld.report.play_demo import followed_points
 from dexworld.robots.robot_meshes import PLAIN, RobotLook
 from dexworld.sim.kitchen.allegro_body import ROBOT_GROUP
 from dexworld.sim.kitchen.kitchen_env import KitchenEnv
-from dexworld.sim.kitchen.kitchen_tasks import RADIUS, TASKS, TaskEpisode, draw_episodes
+from dexworld.sim.kitchen.kitchen_tasks import MOVES, RADIUS, TASKS, TaskEpisode, draw_episodes
 from dexworld.sim.kitchen.worn_meshes import HIDDEN_GROUP
 from dexworld.studio.search_watch import SearchNews, WatchedSearch
 
@@ -36,18 +38,30 @@ Pixel = tuple[float, float]
 class GoalChoice:
     """A task's scene and what is to be reached in it.
 
-    seed: the first scene from there on that has an episode of the task. points: from pixel and to pixel [u, v] of the
-    start picture, or a sentence that says both; without either the goal is the episode's picture.
+    seed: the first scene from there on that has an episode of the task. moves: joint targets (J,), carried out first.
+    The goal is one of these, or else the episode's picture:
+    points: from pixel and to pixel [u, v] of the start picture. sentence: says both. pixels: of a picture of one's own
+    (height, width, 3), uint8.
     """
 
     task: str = "push"
     seed: int = 900_000
     points: tuple[Pixel, Pixel] | None = None
     sentence: str = ""
+    pixels: bytes = field(default=b"", repr=False)
+    size: tuple[int, int] = (0, 0)
+    moves: tuple[tuple[float, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:
             raise ValueError(f"task {self.task!r} is unknown; choose from {', '.join(TASKS)}")
+        if len(self.moves) > MOVES[self.task]:
+            raise ValueError(f"{self.task} has {MOVES[self.task]} moves, not {len(self.moves)}")
+
+    @property
+    def judged(self) -> bool:
+        """Whether the simulator can say how far the goal is: it knows the episode's own."""
+        return self.points is None and not self.sentence and not self.pixels
 
 
 class Shape(NamedTuple):
@@ -62,7 +76,11 @@ class Shape(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class PlanScene:
-    """How the scene stands after some steps. goal: the picture to reach, None for points; `points` then."""
+    """How the scene stands after some moves: joint targets, (J,) each.
+
+    goal: the picture to reach, None for points; `points` then. objects: (n, 3) metres, world. distance: metres to the
+    goal, None where nobody can judge it.
+    """
 
     image: np.ndarray
     goal: np.ndarray | None
@@ -74,13 +92,19 @@ class PlanScene:
     shapes: tuple[Shape, ...]
     joints: np.ndarray
     limits: np.ndarray
+    objects: np.ndarray
     seed: int
-    steps: int
-    distance: float
+    moves: tuple[tuple[float, ...], ...]
+    distance: float | None
     needed: float
     over: bool
     imagined: np.ndarray | None = None
     success: bool | None = None
+
+    @property
+    def steps(self) -> int:
+        """Moves so far."""
+        return len(self.moves)
 
 
 @dataclass
@@ -88,10 +112,12 @@ class _Open:
     environment: KitchenEnv
     policy: MPCPolicy
     episode: TaskEpisode
+    judged: bool
+    goal: np.ndarray
     points: tuple[Pixel, Pixel] | None
     search: WatchedSearch | None = None
     imagined: np.ndarray | None = None
-    steps: int = 0
+    moves: tuple[tuple[float, ...], ...] = ()
     over: bool = False
     success: bool | None = None
 
@@ -118,14 +144,18 @@ class Planner:
                 found = sentence_points(self.model, environment.observe().image, choice.sentence)
                 (u, v), (s, t) = ([float(each) for each in pixels[0]] for pixels in found)
                 points = (u, v), (s, t)
+            goal = own_goal(choice, episode.goal_image.shape[:2]) if choice.pixels else episode.goal_image
             if points is None:
-                policy.reset(episode.goal_image, seed=episode.seed)
+                policy.reset(goal, seed=episode.seed)
             else:
                 policy.reset(goal_points=(np.array([points[0]]), np.array([points[1]])), seed=episode.seed)
+            opened = _Open(environment, policy, episode, choice.judged, goal, points)
+            for move in choice.moves:
+                self._carry_out(opened, np.array(move))
         except BaseException:
             environment.close()
             raise
-        self._open[visitor] = _Open(environment, policy, episode, points)
+        self._open[visitor] = opened
         while len(self._open) > SCENES:
             self.leave(next(iter(self._open)))
         return self._scene(self._open[visitor])
@@ -156,10 +186,8 @@ class Planner:
         if opened.search is None or opened.search.actions is None:
             raise ValueError("there is no plan yet: search first")
         opened.imagined = self._imagined(opened)
-        *_, truncated, _ = opened.environment.step(opened.search.actions)
-        opened.search, opened.steps, opened.over = None, opened.steps + 1, bool(truncated)
-        if opened.over:
-            opened.success = opened.environment.success()
+        self._carry_out(opened, opened.search.actions)
+        opened.search = None
         return self._scene(opened)
 
     def leave(self, visitor: int) -> None:
@@ -167,6 +195,12 @@ class Planner:
         if visitor in self._open:
             self.stop(visitor)
             self._open.pop(visitor).environment.close()
+
+    def _carry_out(self, opened: _Open, targets: np.ndarray) -> None:
+        *_, truncated, _ = opened.environment.step(targets)
+        opened.moves, opened.over = (*opened.moves, tuple(float(each) for each in targets)), bool(truncated)
+        if opened.over and opened.judged:
+            opened.success = opened.environment.success()
 
     def _of(self, visitor: int) -> _Open:
         if visitor not in self._open:
@@ -198,7 +232,7 @@ class Planner:
         keypoints, valid = simulation.keypoints_world()
         return PlanScene(
             image=seen.image,
-            goal=opened.episode.goal_image if opened.points is None else None,
+            goal=opened.goal if opened.points is None else None,
             points=opened.points,
             intrinsics=seen.intrinsics,
             world_from_camera=seen.world_from_camera,
@@ -207,14 +241,21 @@ class Planner:
             shapes=shapes(simulation),
             joints=seen.joint_positions,
             limits=environment.robot.limits.numpy(),
+            objects=simulation.object_positions(),
             seed=opened.episode.seed,
-            steps=opened.steps,
-            distance=environment.distance(),
+            moves=opened.moves,
+            distance=environment.distance() if opened.judged else None,
             needed=RADIUS[opened.episode.task],
             over=opened.over,
             imagined=opened.imagined,
-            success=opened.success if opened.points is None else None,
+            success=opened.success,
         )
+
+
+def own_goal(choice: GoalChoice, size: tuple[int, int]) -> np.ndarray:
+    """The goal picture of one's own, brought to a size (height, width)."""
+    picture = torch.from_numpy(np.frombuffer(choice.pixels, np.uint8).reshape(1, *choice.size, 3).copy())
+    return Fit.cover(choice.size, size).images(picture).numpy()[0]
 
 
 def shapes(simulation: Any) -> tuple[Shape, ...]:

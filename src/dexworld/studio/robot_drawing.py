@@ -6,7 +6,7 @@ import numpy as np
 import trimesh
 
 from dexworld.sim.kitchen.kitchen_env import KitchenEnv
-from dexworld.studio.hand_drawing import COUNTER_COLOUR, bones, wxyz
+from dexworld.studio.hand_drawing import COUNTER_COLOUR, bones, draw_lines, wxyz
 from dexworld.studio.planner import PlanScene, Shape
 from dexworld.studio.search_watch import SearchNews
 
@@ -43,19 +43,23 @@ class RobotScene:
 
     def candidates(self, news: SearchNews | None, valid: np.ndarray) -> None:
         """Draw the ways of a population, and its elites as ghost hands; None takes them away."""
-        for node in self._ghosts.values():
-            node.remove()
-        self._ghosts.clear()
-        if news is None:
-            return
+        drawn = {} if news is None else self._drawn(news, valid)
+        for name in [each for each in self._ghosts if each not in drawn]:
+            self._ghosts.pop(name).remove()
+        for name, (lines, colours, thickness) in drawn.items():
+            draw_lines(self.scene, self._ghosts, self.root, name, lines, colours, thickness)
+
+    def _drawn(self, news: SearchNews, valid: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray, float]]:
+        """Lines, colours and thickness of each node."""
         lines = np.stack([news.ways[:, :-1], news.ways[:, 1:]], axis=2)  # (W, T, 2, 3)
         share = np.linspace(0.0, 1.0, len(lines))[:, None, None, None]
         colours = np.broadcast_to((1 - share) * BEST + share * REST, lines.shape)
-        self._lines("ways", lines.reshape(-1, 2, 3), colours.reshape(-1, 2, 3), WAY_M)
+        found = {"ways": (lines.reshape(-1, 2, 3), colours.reshape(-1, 2, 3), WAY_M)}
         for number, hand in enumerate(news.hands):
-            drawn, shades = bones(hand, valid)
+            bone, shades = bones(hand, valid)
             fade = number / max(1, len(news.hands))
-            self._lines(f"ghost{number}", drawn, (1 - 0.7 * fade) * shades + 0.7 * fade * REST, GHOST_M)
+            found[f"ghost{number}"] = bone, (1 - 0.7 * fade) * shades + 0.7 * fade * REST, GHOST_M
+        return found
 
     def clear(self) -> None:
         """Take everything away."""
@@ -63,12 +67,6 @@ class RobotScene:
             node.remove()
         self._parts, self._boxes, self._made = [], [], ()
         self._ghosts.clear()
-
-    def _lines(self, name: str, lines: np.ndarray, colours: np.ndarray, thickness: float) -> None:
-        if len(lines):
-            self._ghosts[name] = self.scene.add_line_segments(
-                f"{self.root}/{name}", lines.astype(np.float32), colours.astype(np.uint8), thickness=thickness
-            )
 
     def _part(self, number: int, shape: Shape) -> Any:
         name, (x, y, z) = f"{self.root}/part{number}", shape.size

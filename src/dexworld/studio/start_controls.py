@@ -67,6 +67,13 @@ class StartControls:
 
 def pictured(start: Start, content: bytes) -> Start:
     """A start from a picture file's content, in place of the kitchen's picture."""
+    picture = read_picture(content)
+    kept = start if start.simulated else Start()
+    return replace(kept, pixels=picture.tobytes(), size=(picture.shape[0], picture.shape[1]))
+
+
+def read_picture(content: bytes) -> np.ndarray:
+    """The picture (H, W, 3) in a file's content. Raises ValueError where it is none, or too large."""
     if len(content) > LARGEST_UPLOAD:
         raise ValueError(
             f"the picture has {len(content) / 1e6:.0f} MB; at most {LARGEST_UPLOAD / 1e6:.0f} MB are taken"
@@ -76,8 +83,6 @@ def pictured(start: Start, content: bytes) -> Start:
         if max(opened.size) > LARGEST_SIDE:
             raise ValueError(f"the picture is {opened.size[0]} x {opened.size[1]}; at most {LARGEST_SIDE} are taken")
         opened.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
-        picture = np.asarray(opened.convert("RGB"))
+        return np.asarray(opened.convert("RGB"))
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError("this file is no picture that can be read; take a JPEG or PNG") from error
-    kept = start if start.simulated else Start()
-    return replace(kept, pixels=picture.tobytes(), size=(picture.shape[0], picture.shape[1]))

@@ -20,7 +20,7 @@ from dexworld.studio.hand_control import BodyPose, FreeHand, HandBody, RobotHand
 from dexworld.track import ArrayFrames, Track
 
 SETTLE_SECONDS = 0.3  # objects come to rest before the first picture
-SEARCHED = 200  # frames of an episode, for one that shows the hand
+STEPS_PER_SECOND = 5.0  # of recordings
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ class StartFrame:
 
     @property
     def stride(self) -> int:
-        """Recorded frames between two steps: a fifth of a second."""
-        return max(1, round(self.episode.fps / 5.0))
+        """Recorded frames between two steps."""
+        return max(1, round(self.episode.fps / STEPS_PER_SECOND))
 
 
 def open_any(folder: str | Path) -> Source:

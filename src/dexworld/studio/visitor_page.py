@@ -13,6 +13,8 @@ PANEL_PX = 400
 HOTKEYS = {
     **{"left": "J", "right": "L", "forward": "I", "back": "K", "up": "U", "down": "O"},
     **{"close": "G", "open": "H", "undo": "Z", "outlook": "V", "dark": "N", "play": "P", "next": "X"},
+    **{"cursor left": "J", "cursor right": "L", "cursor up": "I", "cursor down": "K", "pick": "C"},
+    **{"plan": "F", "stop": "B", "view": "M"},
 }
 WHAT = {
     **{name: f"Move the hand {name}" for name in ("left", "right", "forward", "back", "up", "down")},
@@ -23,6 +25,9 @@ WHAT = {
         "play": "Plan and move to the end",
     },
     "next": "Plan and move once",
+    **{f"cursor {way}": f"Move the cursor {way}" for way in ("left", "right", "up", "down")},
+    **{"pick": "Choose what is under the cursor", "plan": "Search for the next move", "stop": "Give the search up"},
+    "view": "Go to the next view",
 }
 OUTSIDE = np.array([-0.5, 0.45, 0.6])  # metres from the hand to look from: right, back and up, as the camera sees it
 OUTSIDE_FOV = 0.9  # radians
@@ -58,9 +63,9 @@ class Page:
         self.client.local_storage.set_item(_DARK_KEY, "1" if self.dark else "0")
         self._dress()
 
-    def key(self, name: str, act: Callable[[], None]) -> Any:
-        """A key of `HOTKEYS`; its handle has `remove`."""
-        command = self.client.gui.add_command(WHAT[name], hotkey=HOTKEYS[name])
+    def key(self, name: str, act: Callable[[], None], what: str = "") -> Any:
+        """A key of `HOTKEYS`, what it does in this view; its handle has `remove`."""
+        command = self.client.gui.add_command(what or WHAT[name], hotkey=HOTKEYS[name])
         command.on_trigger(lambda _: self.guarded(act))
         return command
 
@@ -75,9 +80,14 @@ class Page:
         """A note that goes away by itself."""
         self.client.add_notification(title, message, auto_close_seconds=8.0)
 
-    def look(self, camera: Camera, middle: np.ndarray) -> None:
-        """Where pictures are seen from, and the place (3,) to turn about; moves when another camera is given."""
+    def look(self, camera: Camera, middle: np.ndarray, follow: bool = True) -> None:
+        """Where pictures are seen from, and the place (3,) to turn about; moves when another camera is given.
+
+        follow: False lets those who look from outside stay where they are.
+        """
         known, self._camera, self._middle = self._camera, camera, middle
+        if known is not None and not (follow or self.through):
+            return
         if known is None or not np.allclose(known.pose, camera.pose, atol=1e-3) or known.size != camera.size:
             self._go()
 
