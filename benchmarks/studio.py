@@ -173,17 +173,28 @@ def golden(browser, address, errors, folder):
         for view, ready in (("Imagine", "Step 1 of 1"), ("Plan", "cm to go")):
             button(page, view).click()
             page.get_by_text(re.compile(ready)).wait_for()
-            page.wait_for_timeout(3000)  # the simulator's picture, and the last drawing
+            while min(float(decoded(content).std()) for content in pictures(page)) < 1.0:
+                page.wait_for_timeout(500)  # grey is still to come
+            page.wait_for_timeout(3000)  # the last drawing
             name = f"{view.lower()}_{size[0]}"
             found[f"golden_{name}"] = compared(folder / f"{name}.png", page.screenshot(), share_of_pixels)
-            sources = page.locator("img[src^='data:image/jpeg']").evaluate_all("all => all.map(one => one.src)")
-            pictures = [base64.b64decode(source.split(",")[1]) for source in sources]
-            levels = [
-                compared(folder / f"{name}_{place}.jpg", each, mean_levels) for place, each in enumerate(pictures)
-            ]
+            levels = []
+            for place, content in enumerate(pictures(page)):
+                levels.append(compared(folder / f"{name}_{place}.jpg", content, mean_levels))
             found[f"golden_{name}_pictures"] = max(levels)
         page.close()
     return found
+
+
+def pictures(page):
+    """The contents of the JPEG files in the page."""
+    sources = page.locator("img[src^='data:image/jpeg']").evaluate_all("all => all.map(one => one.src)")
+    return [base64.b64decode(source.split(",")[1]) for source in sources]
+
+
+def decoded(content):
+    """A picture file's pixels (H, W, 3)."""
+    return np.asarray(Image.open(io.BytesIO(content)), float)[..., :3]
 
 
 def compared(path, content, difference):
@@ -191,7 +202,7 @@ def compared(path, content, difference):
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    kept, seen = (np.asarray(Image.open(io.BytesIO(each)), float)[..., :3] for each in (path.read_bytes(), content))
+    kept, seen = decoded(path.read_bytes()), decoded(content)
     return difference(kept, seen) if kept.shape == seen.shape else float("inf")
 
 
