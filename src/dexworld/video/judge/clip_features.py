@@ -42,7 +42,7 @@ def _pooled(levels: Sequence[Tensor], mask: Tensor) -> Tensor:
     """Means and changes of all channels, one after another, over a mask (F, 1, H, W)."""
     found = []
     for planes in levels:
-        shares = functional.adaptive_avg_pool2d(mask, planes.shape[2:])
+        shares = functional.adaptive_avg_pool2d(mask, (planes.shape[2], planes.shape[3]))
         for values, weights in ((planes, shares), (planes.diff(dim=0).abs(), shares[1:])):
             found.append((values * weights).sum(dim=(0, 2, 3)) / weights.sum().clamp_min(1e-6))
     return SCALE * torch.cat(found)

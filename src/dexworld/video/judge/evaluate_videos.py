@@ -221,7 +221,7 @@ class Truth:
         if perceptual.lite0 is None:
             return None
         numbers = clip_features(perceptual.lite0, video[self.frames], self.region[self.frames])
-        return np.where(np.isnan(numbers), None, numbers).tolist()
+        return [[None if np.isnan(number) else number for number in row] for row in numbers.tolist()]
 
     def measure(self, video: np.ndarray, perceptual: Perceptual) -> Measures:
         """Every measure of a prediction (F, H, W, 3) uint8 by its name."""

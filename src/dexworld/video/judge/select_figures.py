@@ -96,7 +96,7 @@ def _method_row(judged: Sequence[Judged], method: str) -> dict[str, Any]:
     generator = np.random.default_rng(0)
     rate, mrr, metres = wilson(int(won.sum()), len(won)), *(bootstrap_mean(v, generator) for v in (ranks, regret))
     tied = [np.isclose(np.sort(s)[-2:], s.max(), rtol=0, atol=1e-9).all() for s in (j.scores[method] for j in judged)]
-    row = {"top1": rate.value, "low": rate.low, "high": rate.high}
+    row: dict[str, Any] = {"top1": rate.value, "low": rate.low, "high": rate.high}
     for name, found in (("mrr", mrr), ("regret_m", metres)):
         interval = interval_values(found)
         row |= {name: interval["value"], f"{name}_low": interval["low"], f"{name}_high": interval["high"]}
