@@ -27,6 +27,7 @@ from dexworld.planning.hand_space import HandSpaceSolver
 from dexworld.planning.objectives import Objective, as_sum
 from dexworld.planning.presets import task_preset
 from dexworld.planning.protocols import CostFunction, Gaussian, Plan
+from dexworld.report.html import bounds, with_interval
 from dexworld.robots.franka_allegro import FrankaAllegro
 from dexworld.robots.observation import Observation
 from dexworld.sim.kitchen.kitchen_env import KitchenEnv
@@ -184,10 +185,8 @@ def main() -> None:
     write_results(options.output, {"rows": rows, **settings})
     for name, row in rows.items():
         correlation = f"  rank correlation {row['rank_correlation']:.2f}" if "rank_correlation" in row else ""
-        print(
-            f"{name:32s} {row['distance_cm']:5.1f} cm ({row['distance_cm_low']:.1f} to {row['distance_cm_high']:.1f})  "
-            f"within 5 cm {100 * row['success']:3.0f} %{correlation}"
-        )
+        distance, interval = with_interval(bounds(row, "distance_cm"), ".1f", " cm")
+        print(f"{name:32s} {distance} ({interval})  within 5 cm {100 * row['success']:3.0f} %{correlation}")
 
 
 if __name__ == "__main__":

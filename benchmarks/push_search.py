@@ -25,6 +25,7 @@ from dexworld.planning.hand_space import HandSpaceSolver
 from dexworld.planning.mpc import MPCPolicy
 from dexworld.planning.presets import PlannerPreset, task_preset
 from dexworld.planning.protocols import Solver
+from dexworld.report.html import bounds, with_interval
 from dexworld.sim.kitchen.kitchen_env import KitchenEnv
 from dexworld.sim.kitchen.kitchen_tasks import TaskEpisode, draw_episodes
 
@@ -123,8 +124,9 @@ def main() -> None:
     write_results(options.output, {"rows": results, **settings})
     for name, row in results.items():
         reached = f"{100 * row['success']:3.0f} % ({100 * row['success_low']:.0f} to {100 * row['success_high']:.0f})"
+        distance, interval = with_interval(bounds(row, "distance_cm"), ".1f", " cm")
         print(
-            f"{name:30s} {row['distance_cm']:5.1f} cm ({row['distance_cm_low']:.1f} to {row['distance_cm_high']:.1f}), "
+            f"{name:30s} {distance} ({interval}), "
             f"median {row['median_cm']:4.1f}; success {reached}; promised {row['promised']:.3f}; "
             f"{row['candidates']:.0f} candidates; {row['cpu_s']:.2f} CPU-s"
         )

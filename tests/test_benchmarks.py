@@ -135,7 +135,8 @@ def test_the_benchmark_of_searches_tells_what_they_promised_and_what_came_of_it(
     assert (small["candidates"], large["candidates"]) == (64, 256)
     for row in (small, large):
         assert row["promised"] < 0.2
-        assert row["distance_cm_low"] <= row["distance_cm"] <= row["distance_cm_high"]
+        assert row["distance_cm"] > 0
+        assert row["distance_cm_low"] is None  # of a single scene
         assert row["cpu_s"] > 0
 
 

@@ -123,7 +123,7 @@ def test_two_visitors_wide_and_narrow_play_without_disturbing_each_other(opened,
     wide.get_by_text(re.compile("Now: the kitchen")).wait_for()  # viser's console tells of updates to what goes at once
     push_by_keys(wide)
     wide.get_by_alt_text("Expected of the last move").wait_for()
-    wide.keyboard.press("m")
+    button(wide, "Imagine").click()
     button(wide, "left").click()
     wide.get_by_text("Step 1 of 1").wait_for()
     wide.mouse.click(300, 400)  # the scene has the keys

@@ -164,6 +164,9 @@ def test_the_first_frame_of_a_model_that_has_seen_it_is_not_measured(triplets, s
     assert copies[0] == copies[2] != copies[1]
     painted = found["c8967d"]["methods"]
     assert painted["dwm_codec"]["psnr_inside"] != painted["dwm_unpainted_codec"]["psnr_inside"]
+    scene, copy = painted["painted_scene_codec"], painted["static_copy_codec"]
+    assert scene["psnr_outside"] == copy["psnr_outside"]
+    assert scene["psnr_inside"] != copy["psnr_inside"]
     arguments = "evaluate", "--data", triplets, "--output", tmp_path / "out", "--checkpoint", small_model
     assert "takes no reference" in mistake(capsys, *arguments, "--reference", "c8967d")
 

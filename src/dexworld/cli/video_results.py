@@ -30,7 +30,15 @@ from dexworld.video.judge.references import VideoMethod, reference_methods
 from dexworld.video.judge.video_measures import Perceptual, PerceptualConfig
 from dexworld.video.model.clip_latents import check_clips, tensors_digest, warn_of_rates
 from dexworld.video.model.dwm import DWM, load_video_model
-from dexworld.video.model.generate import OWN, GenerateConfig, Generator, SDEdit, folder_prompts, with_texts
+from dexworld.video.model.generate import (
+    OWN,
+    GenerateConfig,
+    Generator,
+    PaintedScene,
+    SDEdit,
+    folder_prompts,
+    with_texts,
+)
 
 logger = logging.getLogger("dexworld")
 FIRST_SCENE = 1_000_000  # of the evaluation split
@@ -160,7 +168,7 @@ class VideoEvaluate(VideoModelOptions):
         if plain.paint:
             shown = plain.reference if model.config.reference else OWN
             unpainted = replace(plain, paint=False, reference=shown)
-            generators.append(Generator(model, unpainted, "dwm_unpainted_codec"))
+            generators += [Generator(model, unpainted, "dwm_unpainted_codec"), PaintedScene(model, plain)]
         trades = {f"dwm_steps_{each}": replace(plain.sampling, steps=each, detail=1.0) for each in self.trade_steps}
         trades |= {f"dwm_detail_{each:g}": replace(plain.sampling, detail=each) for each in self.trade_details}
         for name, sampling in trades.items():

@@ -32,6 +32,8 @@ NAMES = {
     STATIC_COPY_CODEC: "Static copy (codec)",
     CODEC_TRUTH: "Truth (codec): the ceiling",
     "dwm": "World model",
+    "dwm_unpainted": "World model, nothing painted",
+    "painted_scene": "Painted hands over the static video",
     "no_hand": "Without hands",
     **{f"sdedit_{strength / 10:g}": f"SDEdit, strength {strength / 10:g}" for strength in range(1, 11)},
     "interdyn": "First frame and hand mask",

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -178,17 +178,22 @@ class Generator:
 
     @torch.no_grad()
     def _batch(self, clips: Sequence[TripletClip], seeds: Sequence[int]) -> np.ndarray:
+        made = self._made(clips, seeds).numpy()
+        if not (self.config.paint and self.config.hands):
+            return made
+        pairs = zip(made, clips, strict=True)
+        return np.stack([over_video(video, clip.hands, self._skin(clip)) for video, clip in pairs])
+
+    def _made(self, clips: Sequence[TripletClip], seeds: Sequence[int]) -> Tensor:
+        """Videos (B, F, H, W, 3) uint8 before anything is painted on them."""
         model, conditions = self.model, self.conditions(clips)
         latents = sample(model, conditions, self.config.sampling, _generators(seeds))
         check_prediction(latents, model, [clip.name for clip in clips])
         made = model.decode(latents).cpu()
-        if model.config.condition != "control":  # that has never seen the static video
-            static = torch.from_numpy(np.stack([clip.static for clip in clips]))
-            made = shown(made, model.decode(conditions.static).cpu(), static, self.config)
-        if not (self.config.paint and self.config.hands):
-            return made.numpy()
-        pairs = zip(made.numpy(), clips, strict=True)
-        return np.stack([over_video(video, clip.hands, self._skin(clip)) for video, clip in pairs])
+        if model.config.condition == "control":  # that has never seen the static video
+            return made
+        static = torch.from_numpy(np.stack([clip.static for clip in clips]))
+        return shown(made, model.decode(conditions.static).cpu(), static, self.config)
 
     def conditions(self, clips: Sequence[TripletClip]) -> Conditions:
         """What the model is told about the clips."""
@@ -222,6 +227,20 @@ class Generator:
             if text is None:
                 raise ValueError(f"the prompt of {clip.name} was not embedded: {clip.prompt!r}")
         return torch.stack([text for text in found if text is not None]).to(self.model.device)
+
+
+@dataclass(frozen=True)
+class PaintedScene(Generator):
+    """Nothing is generated: the scene as the model's codec shows it, for `paint` to show hands over.
+
+    What a model with painted hands has to beat.
+    """
+
+    name: str = "painted_scene_codec"
+    deterministic: ClassVar[bool] = True
+
+    def _made(self, clips: Sequence[TripletClip], seeds: Sequence[int]) -> Tensor:
+        return self.model.decode(self.model.encode(np.stack([clip.static for clip in clips]))).cpu()
 
 
 def with_texts(generator: Generator, prompts: Iterable[str], text_encoder: str | None) -> Generator:
