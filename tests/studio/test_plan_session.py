@@ -14,6 +14,7 @@ from dexworld.planning.objectives import KeypointPixels
 from dexworld.robots.franka_allegro import FrankaAllegro
 from dexworld.robots.observation import Observation
 from dexworld.sim.kitchen.allegro_body import REST_POSE
+from dexworld.studio import search_watch
 from dexworld.studio.frame_overlays import crossed
 from dexworld.studio.plan_session import PlanSession
 from dexworld.studio.plan_view import clicked_pixel, course, first_object, stands
@@ -57,6 +58,15 @@ def test_a_search_that_is_stopped_ends_and_leaves_its_policy_as_it_was():
     assert not watched._thread.is_alive()
     assert isinstance(watched.policy.solver, CEM)
     assert watched.actions is None
+
+
+def test_a_search_that_nobody_asks_on_is_given_up_and_says_so(monkeypatch):
+    monkeypatch.setattr(search_watch, "WAIT_S", 0.01)
+    watched = WatchedSearch(policy(CEM(20, 4, 50)), SEEN)
+    watched.next()
+    watched._thread.join()
+    with pytest.raises(ValueError, match="plan again"):
+        watched.next()
 
 
 class Played:

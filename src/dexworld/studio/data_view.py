@@ -1,7 +1,6 @@
 """The view *Data*: look through the episodes of any folder, at the film, the hands, and what is broken."""
 
 import html
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal, get_args
@@ -17,6 +16,7 @@ from dexworld.studio.frame_overlays import shown
 from dexworld.studio.hand_drawing import Camera, HandScene
 from dexworld.studio.start_frame import Start
 from dexworld.studio.survey_drawing import findings_list, hands_strip, histograms, tables
+from dexworld.studio.view import View
 from dexworld.studio.visitor_page import Page
 
 LISTED = 60  # episodes in the list, around the one that is looked at
@@ -30,7 +30,7 @@ WHAT = {
 }
 
 
-class DataView:
+class DataView(View):
     """See the module. page: the visitor's. session: what they looked at, which outlasts the view.
 
     imagine: opens a start in the view *Imagine*. link: gives the address that restores the page.
@@ -41,11 +41,10 @@ class DataView:
     def __init__(
         self, page: Page, session: DataSession, imagine: Callable[[Start], None], link: Callable[[], str]
     ) -> None:
-        self.page, self.session, self._imagine, self._link_of = page, session, imagine, link
+        self.session, self._imagine, self._link_of = session, imagine, link
         self.drawing = HandScene(page.client.scene, "/dataset")
+        super().__init__(page, self.drawing)
         self.player = FilmPlayer(session.advance, lambda: session.playing)
-        self._lock = threading.RLock()
-        self._built = False
         self._drawn: dict[str, Any] = {}
 
     def build(self) -> None:
@@ -85,11 +84,7 @@ class DataView:
     def leave(self) -> None:
         """Take what is the view's own out of the scene; read and play no more."""
         self.session.watch(False)
-        with self._lock:
-            self._built = False
-            for key in self._keys:
-                key.remove()
-            self.drawing.clear()
+        super().leave()
 
     def redraw(self) -> None:
         """Show where the session stands. From any thread."""

@@ -1,7 +1,6 @@
 """The view *Imagine*: move a hand in a picture, and see what the model expects."""
 
 import html
-import threading
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from dexworld.studio.imagination import ImaginedFrame
 from dexworld.studio.imagine_session import MOTIONS, ImagineSession
 from dexworld.studio.imagined_path import ImaginedPath, PathWriter
 from dexworld.studio.start_controls import StartControls
+from dexworld.studio.view import View
 from dexworld.studio.visitor_page import Page
 
 FILM_FPS = 2.0
@@ -24,7 +24,7 @@ HELP = "Drag the arrows at the wrist, or press a button. The large picture is wh
 NO_BRANCH = "none yet"
 
 
-class ImagineView:
+class ImagineView(View):
     """See the module. page: the visitor's. session: what they did, which outlasts the view. writer: of episodes."""
 
     name = "Imagine"
@@ -32,13 +32,13 @@ class ImagineView:
     def __init__(
         self, page: Page, session: ImagineSession, starts: StartControls, link: Any, writer: PathWriter
     ) -> None:
-        self.page, self.session, self.starts, self._link_of, self.writer = page, session, starts, link, writer
+        self.session, self.starts, self._link_of, self.writer = session, starts, link, writer
         self.drawing = HandScene(page.client.scene, "/imagine")
-        self._lock = threading.RLock()
+        super().__init__(page, self.drawing)
         self._drawn: Any = None
         self._shown: Any = None
         self._picture = np.zeros((0, 0, 3), np.uint8)
-        self._dragging = self._built = False
+        self._dragging = False
         self._overlay = OVERLAYS[1]
         self._recorded: list[HandControl] = []
 
@@ -69,14 +69,6 @@ class ImagineView:
         self._keys.append(self.page.key("outlook", self._turn))
         self._drawn, self._shown, self._built = None, None, True
         self.redraw()
-
-    def leave(self) -> None:
-        """Take what is the view's own out of the scene; the controls go with their folder."""
-        with self._lock:
-            self._built = False
-            for key in self._keys:
-                key.remove()
-            self.drawing.clear()
 
     def redraw(self) -> None:
         """Show where the session stands. From any thread."""

@@ -3,7 +3,6 @@
 import base64
 import html
 import random
-import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -20,6 +19,7 @@ from dexworld.studio.paint_session import DIRECTIONS, Painting, PaintSession
 from dexworld.studio.painted_path import PALMS, SHAPES
 from dexworld.studio.start_controls import SCENES, read_picture
 from dexworld.studio.still_scene import Still
+from dexworld.studio.view import View
 from dexworld.studio.visitor_page import Page
 
 HELP = "Click in the large picture where the wrist should go, then where it should go from there."
@@ -34,17 +34,17 @@ WHAT = {
 }
 
 
-class PaintView:
+class PaintView(View):
     """See the module. page: the visitor's. session: what they painted, which outlasts the view."""
 
     name = "DWM"
 
     def __init__(self, page: Page, session: PaintSession, link: Callable[[], str]) -> None:
-        self.page, self.session, self._link_of = page, session, link
+        self.session, self._link_of = session, link
         self.drawing = HandScene(page.client.scene, "/dwm")
+        super().__init__(page, self.drawing)
         self.player = FilmPlayer(session.advance, lambda: session.playing)
-        self._lock = threading.RLock()
-        self._built = self._dragging = False
+        self._dragging = False
         self._drawn: dict[str, Any] = {}
 
     def build(self) -> None:
@@ -85,11 +85,9 @@ class PaintView:
     def leave(self) -> None:
         """Take what is the view's own out of the scene, and play no more."""
         with self._lock:
-            self._built = self.session.playing = False
+            self.session.playing = False
             self.page.client.scene.remove_click_callback()
-            for key in self._keys:
-                key.remove()
-            self.drawing.clear()
+            super().leave()
 
     def redraw(self) -> None:
         """Show where the session stands. From any thread."""

@@ -1,7 +1,6 @@
 """The view *Plan*: say what should be where, and watch the search for the moves that bring it there."""
 
 import random
-import threading
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from dexworld.studio.plan_session import PlanSession
 from dexworld.studio.planner import GoalChoice, Pixel, PlanScene
 from dexworld.studio.robot_drawing import RobotScene
 from dexworld.studio.start_controls import SCENES, read_picture
+from dexworld.studio.view import View
 from dexworld.studio.visitor_page import Page
 
 WORDS = {
@@ -30,16 +30,15 @@ CURSOR_PX = 8  # of the scene's picture that a key moves the cursor by
 WAYS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 
 
-class PlanView:
+class PlanView(View):
     """See the module. page: the visitor's. session: what they did, which outlasts the view."""
 
     name = "Plan"
 
     def __init__(self, page: Page, session: PlanSession, link: Any) -> None:
-        self.page, self.session, self._link_of = page, session, link
+        self.session, self._link_of = session, link
         self.picture, self.robot = HandScene(page.client.scene, "/plan"), RobotScene(page.client.scene, "/plan")
-        self._lock = threading.RLock()
-        self._built = False
+        super().__init__(page, self.picture, self.robot)
         self._drawn: tuple[Any, ...] = ()
         self._picked: Pixel | None = None
         self._cursor: Pixel | None = None
@@ -88,14 +87,10 @@ class PlanView:
     def leave(self) -> None:
         """Take what is the view's own out of the scene, and search no more."""
         with self._lock:
-            self._built = False
             self.page.client.scene.remove_click_callback()
             if self.session.busy:
                 self.session.stop()
-            for key in self._keys:
-                key.remove()
-            self.picture.clear()
-            self.robot.clear()
+            super().leave()
 
     def redraw(self) -> None:
         """Show where the session stands. From any thread."""

@@ -112,15 +112,17 @@ class WatchedSearch:
         inner: Any = solver.solver if isinstance(solver, HandSpaceSolver) else solver
         watched: Any = _Watched(inner, self._told)
         policy.solver = replace(solver, solver=watched) if isinstance(solver, HandSpaceSolver) else watched
+        news: SearchNews | Exception
         try:
             self.actions = policy.act(self.observation)
-            self._news.put(self._planned())
+            news = self._planned()
         except _Stopped:
-            pass
+            news = ValueError(f"the search was given up after {WAIT_S} s in which nobody asked for more; plan again")
         except Exception as error:
-            self._news.put(error)
+            news = error
         finally:
-            policy.solver = solver
+            policy.solver = solver  # before anyone hears of the end
+        self._news.put(news)
 
     def _told(self, samples: Tensor, costs: Tensor) -> None:
         self._news.put(self._population(samples, costs))
