@@ -4,7 +4,6 @@ It reads nothing itself: it asks the reader's desk, one request at a time, and t
 While nobody wants anything else it reads on what is broken, so that the filters know.
 """
 
-import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -16,6 +15,7 @@ import numpy as np
 from dexworld.data.statistics import Figures
 from dexworld.studio.dataset_reader import OpenedEpisode, OpenedFolder, SurveyNews
 from dexworld.studio.desk import Desk
+from dexworld.studio.desk_session import DeskSession, Request
 
 AHEAD = 8  # frames that are asked for at once while a film plays
 KEPT = 64  # pictures of a visitor
@@ -36,21 +36,20 @@ class DataChoice:
     hand: Seen = "any"
 
 
-class DataSession:
+class DataSession(DeskSession):
     """See the module. Every method returns at once, from any thread.
 
     rows: what the survey and the visits found, by index. watched: whether the view is open.
     """
 
     def __init__(self, desk: Desk, changed: Callable[[], None]) -> None:
-        self._desk, self._changed, self._lock = desk, changed, threading.RLock()
-        self._asked: Future[Any] | None = None
+        super().__init__(desk, changed)
         self.choice, self.problem = DataChoice(), ""
         self.folder: OpenedFolder | None = None
         self.rows: dict[int, dict[str, Any]] = {}
         self.survey: SurveyNews | None = None
         self.episode: OpenedEpisode | None = None
-        self.playing = self.closed = self.watched = False
+        self.watched = False
         self.hands = True
         self._surveyed: set[int] = set()
         self._surveys = True  # until it fails
@@ -124,10 +123,6 @@ class DataSession:
         self.hands = shown
         self._go_on()
 
-    def close(self) -> None:
-        """Ask for nothing any more."""
-        self.closed, self.playing = True, False
-
     @property
     def stride(self) -> int:
         """Frames of the film between two that are played."""
@@ -179,17 +174,7 @@ class DataSession:
         self.episode, self.playing = None, False
         self._pictures.clear()
 
-    def _go_on(self) -> None:
-        with self._lock:
-            request = None if self._asked is not None or self.closed else self._wanted()
-            asked = None if request is None else self._desk.ask(request)
-            self._asked = asked or self._asked
-        if request is not None and asked is not None:
-            asked.add_done_callback(lambda future: self._arrived(future, request))
-        self._changed()
-
-    def _wanted(self) -> tuple[str, tuple[Any, ...]] | None:
-        """The next request, None where nothing is to be read."""
+    def _wanted(self) -> Request | None:
         folder, episode, frame = self.choice.folder, self.choice.episode, self.choice.frame
         if not folder or not self.watched or (self.problem and self.folder is None):
             return None
@@ -208,20 +193,16 @@ class DataSession:
             return "survey", (folder, len(self._surveyed))
         return None
 
-    def _arrived(self, future: "Future[Any]", request: tuple[str, tuple[Any, ...]]) -> None:
-        with self._lock:
-            self._asked = None
-            if future.cancelled() or self.closed:
-                return
-            method, (folder, *rest) = request
-            here = folder == self.choice.folder and (method in ("open", "survey") or rest[0] == self.choice.episode)
-            if here and (error := future.exception()) is not None:
-                self.problem, self.playing = str(error) or type(error).__name__, False
-                self._checked |= {rest[0]} if method == "check" else set()
-                self._surveys = self._surveys and method != "survey"
-            elif here:
-                self._take(method, future.result(), rest)
-        self._go_on()
+    def _heard(self, future: "Future[Any]", method: str, asked: tuple[Any, ...]) -> None:
+        folder, *rest = asked
+        if folder != self.choice.folder or (method not in ("open", "survey") and rest[0] != self.choice.episode):
+            return
+        if (error := future.exception()) is None:
+            self._take(method, future.result(), rest)
+            return
+        self.problem, self.playing = str(error) or type(error).__name__, False
+        self._checked |= {rest[0]} if method == "check" else set()
+        self._surveys = self._surveys and method != "survey"
 
     def _take(self, method: str, answer: Any, asked: list[Any]) -> None:
         if method == "open":

@@ -4,7 +4,6 @@ It computes nothing itself: it asks the video model's desk, one request at a tim
 arrived. While a path is dragged only the latest is asked for.
 """
 
-import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -15,6 +14,7 @@ import numpy as np
 
 from dexworld.actions import MIN_DEPTH
 from dexworld.studio.desk import Desk
+from dexworld.studio.desk_session import DeskSession, Request
 from dexworld.studio.film_painter import Film, GoalPicture, OpenedStill, PaintedFilm, PathRanking
 from dexworld.studio.painted_path import PaintedPath, WayPoint
 from dexworld.studio.still_scene import Still
@@ -35,21 +35,19 @@ class Painting:
     kept: tuple[PaintedPath, ...] = ()
 
 
-class PaintSession:
+class PaintSession(DeskSession):
     """See the module. Every method returns at once, from any thread.
 
     point: index of the way-point that is moved. frame: of the films, that is looked at. goal: None is the scene's own.
     """
 
     def __init__(self, desk: Desk, changed: Callable[[], None]) -> None:
-        self._desk, self._changed, self._lock = desk, changed, threading.RLock()
-        self._asked: Future[Any] | None = None
+        super().__init__(desk, changed)
         self.painting, self.problem = Painting(), ""
         self.goal: GoalPicture | None = None
         self.opened: OpenedStill | None = None
         self.point = self.frame = 0
         self.carried = {"shape": "relaxed", "palm": "down"}  # of the first way-point
-        self.playing = self.closed = False
         self._films: OrderedDict[PaintedPath, PaintedFilm] = OrderedDict()
         self._truths: OrderedDict[PaintedPath, Film | None] = OrderedDict()
         self._ranked: dict[Any, PathRanking | str] = {}
@@ -256,10 +254,6 @@ class PaintSession:
         self.playing = self.playing and self.frame + 1 < self.frames
         self.seek(self.frame + int(self.playing))
 
-    def close(self) -> None:
-        """Ask for nothing any more."""
-        self.closed, self.playing = True, False
-
     def _repaint(self, points: list[WayPoint], chosen: int) -> None:
         self.painting = replace(self.painting, path=replace(self.path, points=tuple(points)))
         self.point, self.problem = max(0, chosen), ""
@@ -268,20 +262,7 @@ class PaintSession:
     def _rank_key(self) -> Any:
         return self.goal, self.painting.kept
 
-    def _go_on(self) -> None:
-        self._ask()
-        self._changed()
-
-    def _ask(self) -> None:
-        with self._lock:
-            request = None if self._asked is not None or self.closed else self._wanted()
-            asked = None if request is None else self._desk.ask(request)
-            self._asked = asked or self._asked
-        if request is not None and asked is not None:
-            asked.add_done_callback(lambda future: self._arrived(future, request))
-
-    def _wanted(self) -> tuple[str, tuple[Any, ...]] | None:
-        """The next request, None where nothing is to be computed."""
+    def _wanted(self) -> Request | None:
         still, kept = self.painting.still, self.painting.kept
         if self.opened is None:
             return None if self.problem else ("begin", (still,))
@@ -294,20 +275,16 @@ class PaintSession:
             return "ranking", (still, self.goal, kept)
         return None if self.path in self._truths else ("truth", (still, self.path))
 
-    def _arrived(self, future: "Future[Any]", request: tuple[str, tuple[Any, ...]]) -> None:
-        with self._lock:
-            self._asked = None
-            if future.cancelled() or self.closed:
-                return
-            method, (still, *rest) = request
-            if still == self.painting.still:
-                if (error := future.exception()) is None:
-                    self._take(method, rest, future.result())
-                elif method == "ranking":
-                    self._ranked[tuple(rest)] = str(error)
-                else:
-                    self.problem = str(error) or type(error).__name__
-        self._go_on()
+    def _heard(self, future: "Future[Any]", method: str, asked: tuple[Any, ...]) -> None:
+        still, *rest = asked
+        if still != self.painting.still:
+            return
+        if (error := future.exception()) is None:
+            self._take(method, rest, future.result())
+        elif method == "ranking":
+            self._ranked[tuple(rest)] = str(error)
+        else:
+            self.problem = str(error) or type(error).__name__
 
     def _take(self, method: str, asked: list[Any], answer: Any) -> None:
         if method == "begin":
