@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from common import parser, write_results
-from dexworld.evaluation.intervals import bootstrap_mean
+from dexworld.evaluation.intervals import bootstrap_mean, named_values
 from dexworld.models.picture_metrics import psnr
 from dexworld.video.clips.regions import interaction_region
 from dexworld.video.clips.triplets import TripletFolder, open_triplets
@@ -21,7 +21,7 @@ from dexworld.video.judge.references import through_codec
 from dexworld.video.model.pca_codec import PCACodec
 
 
-def ceiling(codec: PCACodec, held_out: TripletFolder) -> dict[str, float]:
+def ceiling(codec: PCACodec, held_out: TripletFolder) -> dict[str, float | None]:
     """PSNR of held-out clips through a codec, with intervals."""
     values: dict[str, list[float]] = {}
     for clip in (held_out[index] for index in range(len(held_out))):
@@ -33,11 +33,10 @@ def ceiling(codec: PCACodec, held_out: TripletFolder) -> dict[str, float]:
             found = psnr(shown, clip.interaction, mask)
             if found is not None:
                 values.setdefault(name, []).append(found)
-    figures = {}
+    figures: dict[str, float | None] = {}
     for name, each in values.items():
-        interval = bootstrap_mean(np.array(each), np.random.default_rng(0))
-        figures |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
-    return {name: round(float(value), 2) for name, value in figures.items()}
+        figures |= named_values(name, bootstrap_mean(np.array(each), np.random.default_rng(0)))
+    return {name: None if value is None else round(value, 2) for name, value in figures.items()}
 
 
 def main() -> None:

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common import interval_values, parser, write_results
+from common import parser, write_results
 from dexworld.actions import HandMotion
-from dexworld.evaluation.intervals import Interval, bootstrap_mean, wilson
+from dexworld.evaluation.intervals import bootstrap_mean, named_values, wilson
 from dexworld.forecast import Forecast
 from dexworld.models.dexwm import DexWM
 from dexworld.models.points import PointHead
@@ -143,23 +143,19 @@ def judged(dynamics: Any, scene: Candidates, objective: Objective | None = None)
     return judge.costs.numpy()
 
 
-def outcome(distances: np.ndarray) -> dict[str, float]:
+def outcome(distances: np.ndarray) -> dict[str, float | None]:
     """What distances (E,) in metres, one of a scene, amount to: centimetres and success, with intervals."""
     reached = wilson(int((distances < RADIUS["push"]).sum()), len(distances))
-    return _named("distance_cm", bootstrap_mean(100 * distances, np.random.default_rng(0))) | _named("success", reached)
+    mean = bootstrap_mean(100 * distances, np.random.default_rng(0))
+    return named_values("distance_cm", mean) | named_values("success", reached)
 
 
-def ranking(costs: list[np.ndarray], scenes: list[Candidates]) -> dict[str, float]:
+def ranking(costs: list[np.ndarray], scenes: list[Candidates]) -> dict[str, float | None]:
     """The outcome of each scene's cheapest candidate, and how costs and distances correlate by rank."""
     chosen = np.array([scene.distances[np.argmin(cost)] for cost, scene in zip(costs, scenes, strict=True)])
     ranks = [np.argsort(np.argsort([cost, scene.distances])) for cost, scene in zip(costs, scenes, strict=True)]
     correlations = np.array([np.corrcoef(*each)[0, 1] for each in ranks])
-    return outcome(chosen) | _named("rank_correlation", bootstrap_mean(correlations, np.random.default_rng(0)))
-
-
-def _named(name: str, interval: Interval) -> dict[str, float]:
-    value, low, high = interval_values(interval).values()
-    return {name: value, f"{name}_low": low, f"{name}_high": high}
+    return outcome(chosen) | named_values("rank_correlation", bootstrap_mean(correlations, np.random.default_rng(0)))
 
 
 def main() -> None:

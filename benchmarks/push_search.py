@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from common import interval_values, parser, write_results
-from dexworld.evaluation.intervals import bootstrap_mean, wilson
+from common import parser, write_results
+from dexworld.evaluation.intervals import bootstrap_mean, named_values, wilson
 from dexworld.models.world_model import load_world_model
 from dexworld.planning.approach import Approach
 from dexworld.planning.cem import CEM
@@ -89,15 +89,8 @@ def summary(rows: list[dict[str, float]]) -> dict[str, Any]:
     """Means over episodes, with intervals of distance and success."""
     means = {name: float(np.mean([row[name] for row in rows])) for name in ("promised", "candidates", "cpu_s")}
     distances = np.array([min(100 * row["distance"], FAR_CM) for row in rows])
-    intervals = {
-        "distance_cm": bootstrap_mean(distances, np.random.default_rng(0)),
-        "success": wilson(sum(row["success"] > 0 for row in rows), len(rows)),
-    }
-    named = {
-        name if part == "value" else f"{name}_{part}": value
-        for name, interval in intervals.items()
-        for part, value in interval_values(interval).items()
-    }
+    named = named_values("distance_cm", bootstrap_mean(distances, np.random.default_rng(0)))
+    named |= named_values("success", wilson(sum(row["success"] > 0 for row in rows), len(rows)))
     return named | means | {"median_cm": float(np.median(distances))}
 
 

@@ -2,11 +2,13 @@ import numpy as np
 import pytest
 
 from dexworld.evaluation.intervals import (
+    Interval,
     bootstrap_mean,
     bootstrap_ratio,
     interval_values,
     jackknife,
     mcnemar,
+    named_values,
     paired_difference,
     ratios,
     wilson,
@@ -147,3 +149,8 @@ def test_a_single_episode_has_a_figure_and_no_interval():
     assert np.isnan([found.low, found.high]).all()
     less = paired_difference((np.array([[3.0]]), np.ones((1, 1))), (np.ones((1, 1)), np.ones((1, 1))), generator)
     assert interval_values(less) == {"value": 2.0, "low": None, "high": None}
+
+
+def test_a_figure_is_named_with_its_interval():
+    found = named_values("mrr", Interval(0.5, 0.25, float("nan")))
+    assert found == {"mrr": 0.5, "mrr_low": 0.25, "mrr_high": None}

@@ -38,6 +38,11 @@ def interval_values(interval: Interval) -> dict[str, float | None]:
     return {name: None if isnan(number) else number for name, number in numbers.items()}
 
 
+def named_values(name: str, interval: Interval) -> dict[str, float | None]:
+    """The same as `<name>`, `<name>_low` and `<name>_high`."""
+    return {name if part == "value" else f"{name}_{part}": number for part, number in interval_values(interval).items()}
+
+
 def wilson(successes: int, trials: int) -> Interval:
     """Wilson score interval of a success rate, as fractions 0 to 1 (JASA 1927).
 

@@ -14,7 +14,7 @@ import numpy as np
 import tyro
 
 from dexworld.evaluation.guard import Split, check_seeds
-from dexworld.evaluation.intervals import Interval, bootstrap_mean, interval_values
+from dexworld.evaluation.intervals import Interval, bootstrap_mean, named_values
 from dexworld.evaluation.ledger import Ledger
 from dexworld.models.picture_metrics import masked_mean, psnr_of, squared_error_map, ssim_map
 from dexworld.video.clips.clip import TripletClip
@@ -321,9 +321,7 @@ def _named(measure: str, found: Interval | str, clips: int) -> dict[str, Any]:
     """A figure of so many clips as `results.json` has it, or the reason why there is none."""
     if isinstance(found, str):
         return {measure: found, f"{measure}_low": None, f"{measure}_high": None, f"{measure}_n": 0}
-    interval = interval_values(found)
-    named = {measure: interval["value"], f"{measure}_low": interval["low"], f"{measure}_high": interval["high"]}
-    return named | {f"{measure}_n": clips}
+    return named_values(measure, found) | {f"{measure}_n": clips}
 
 
 def _difference(ours: float | str | None, theirs: float | str | None) -> float | str | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dexworld.evaluation.intervals import bootstrap_mean, interval_values, mcnemar, wilson
+from dexworld.evaluation.intervals import bootstrap_mean, mcnemar, named_values, wilson
 from dexworld.video.clips.clip import TripletClip
 from dexworld.video.judge.select_actions import rank_order
 from dexworld.video.judge.video_measures import NO_WEIGHTS
@@ -96,11 +96,8 @@ def _method_row(judged: Sequence[Judged], method: str) -> dict[str, Any]:
     generator = np.random.default_rng(0)
     rate, mrr, metres = wilson(int(won.sum()), len(won)), *(bootstrap_mean(v, generator) for v in (ranks, regret))
     tied = [np.isclose(np.sort(s)[-2:], s.max(), rtol=0, atol=1e-9).all() for s in (j.scores[method] for j in judged)]
-    row: dict[str, Any] = {"top1": rate.value, "low": rate.low, "high": rate.high}
-    for name, found in (("mrr", mrr), ("regret_m", metres)):
-        interval = interval_values(found)
-        row |= {name: interval["value"], f"{name}_low": interval["low"], f"{name}_high": interval["high"]}
-    return row | {"tied": float(np.mean(tied))}
+    row = {"top1": rate.value, "low": rate.low, "high": rate.high}
+    return row | named_values("mrr", mrr) | named_values("regret_m", metres) | {"tied": float(np.mean(tied))}
 
 
 def _top1_by_text(judged: Sequence[Judged]) -> dict[str, Any]:
